@@ -1,0 +1,103 @@
+"""The conversation that GLUS answers, as text and as ids (published inference script)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN, LlamaTokenizer
+
+SEG_TOKEN = "[SEG]"
+NUM_CONTEXT = 4
+
+_IMAGE = f"<im_start>{IMAGE_TOKEN}<im_end>"
+_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+# The grammar error is part of what the model was trained on.
+_CONTEXT = NUM_CONTEXT * _IMAGE + "\nPlease finished the following tasks on the context frames above.\n"
+_ANSWER = "Sure, the segmentation result is "
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The ids of one prompt, cut where the part ends that every prompt of a video shares.
+
+    Attributes:
+        prefix: system sentence, context images and context sentence, up to the first query image
+        suffix: from the first query image to the open answer
+    """
+
+    prefix: list[int]
+    suffix: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids; `IMAGE_ID` stands for the visual tokens of one image."""
+        return self.prefix + self.suffix
+
+
+def normalise(text: str) -> str:
+    """An expression as the model knows it: without one trailing full stop, in lower case."""
+    return text.removesuffix(".").lower()
+
+
+def conversation(text: str, num_queries: int) -> str:
+    """The prompt text for a window of `num_queries` frames, with the last answer left open."""
+    question = f"{_IMAGE}\nCan you segment the {normalise(text)} in this frame?"
+    rounds = [f"USER: {question} ASSISTANT: {_ANSWER}" for _ in range(num_queries)]
+    rounds[0] = rounds[0].replace("USER: ", f"USER: {_CONTEXT}", 1)
+    return f"{_SYSTEM} " + f"{SEG_TOKEN}.</s>".join(rounds)
+
+
+class PromptWriter:
+    """Writes the prompts of a checkpoint.
+
+    Args:
+        tokenizer: of the checkpoint
+        window: most query frames in a prompt
+        tokens_per_image: visual tokens that stand for one image
+        max_length: most positions that the language model knows
+    """
+
+    def __init__(self, tokenizer: LlamaTokenizer, *, window: int, tokens_per_image: int, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.window = window
+        self.tokens_per_image = tokens_per_image
+        self.max_length = max_length
+        self.seg_id = tokenizer.token_id(SEG_TOKEN)
+
+    def write(self, expression: Expression, num_queries: int) -> Prompt:
+        """The prompt for one expression and a window of `num_queries` frames."""
+        ids = self.tokenizer.encode(conversation(expression.text, num_queries))
+        images = [position for position, token in enumerate(ids) if token == IMAGE_ID]
+        cut = images[NUM_CONTEXT]
+        return Prompt(prefix=ids[:cut], suffix=ids[cut:])
+
+    def check(self, expression: Expression) -> None:
+        """Refuses what cannot be asked.
+
+        Raises:
+            ValueError: for an empty expression, one that holds a reserved token as text, or one so long that
+                the prompt of a full window has more positions than the model knows
+        """
+        if not normalise(expression.text).strip():
+            raise ValueError(f"expression {expression.id!r} is empty; say what is to be segmented")
+        reserved = [token for token in self.tokenizer.reserved if token.lower() in expression.text.lower()]
+        if reserved:
+            raise ValueError(
+                f"expression {expression.id!r} holds {reserved[0]!r}, which stands for a special token of the "
+                f"model; remove it from the text {_quote(expression.text)}"
+            )
+        ids = self.write(expression, self.window).ids
+        length = len(ids) + ids.count(IMAGE_ID) * (self.tokens_per_image - 1)
+        if length > self.max_length:
+            raise ValueError(
+                f"expression {expression.id!r} is too long: {len(expression.text)} characters make a prompt of "
+                f"{length} tokens, the model knows {self.max_length}; shorten the text {_quote(expression.text)}"
+            )
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

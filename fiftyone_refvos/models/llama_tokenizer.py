@@ -1,0 +1,103 @@
+"""LLaMA's legacy SentencePiece tokenisation, as LLaVA-era checkpoints were trained with it.
+
+Current `transformers` tokenizers give other ids for the same files (they keep line breaks next to
+added tokens, and add no dummy prefix after special tokens), so this works on `sentencepiece` itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import sentencepiece
+
+from fiftyone_refvos.models.checkpoint import CheckpointError
+
+IMAGE_TOKEN = "<image>"
+IMAGE_ID = -200  # stands for the visual tokens of one image, never an index into the embeddings
+
+_SENTENCEPIECE_SPECIALS = ("<s>", "</s>", "<unk>")
+
+
+class LlamaTokenizer:
+    """Text to ids like the slow LLaMA tokenizer of transformers 4 with `legacy=True`.
+
+    Args:
+        folder: holds tokenizer.model and added_tokens.json
+
+    Raises:
+        CheckpointError: if a file is missing or damaged
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._pieces = _load_sentencepiece(folder / "tokenizer.model")
+        self.added_tokens = _load_added_tokens(folder / "added_tokens.json")
+        self.bos_id: int = self._pieces.bos_id()
+        self.eos_id: int = self._pieces.eos_id()
+        self.unk_id: int = self._pieces.unk_id()
+        specials = {name: self._pieces.piece_to_id(name) for name in _SENTENCEPIECE_SPECIALS}
+        self._specials = specials | self.added_tokens
+        longest_first = sorted(self._specials, key=len, reverse=True)
+        self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The strings that stand for one special id, and so must not occur in a user's text."""
+        return (*self._specials, IMAGE_TOKEN)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a prompt: one BOS, the text, and `IMAGE_ID` for every `<image>`."""
+        ids = [self.bos_id]
+        for number, chunk in enumerate(text.split(IMAGE_TOKEN)):
+            if number > 0:
+                ids.append(IMAGE_ID)
+            ids.extend(self._encode_chunk(chunk))
+        return ids
+
+    def token_id(self, token: str) -> int:
+        """The id of an added token.
+
+        Raises:
+            CheckpointError: if the tokenizer has no such token
+        """
+        if token not in self.added_tokens:
+            raise CheckpointError(f"the tokenizer has no token {token!r} in added_tokens.json")
+        return self.added_tokens[token]
+
+    def _encode_chunk(self, chunk: str) -> list[int]:
+        parts = self._splitter.split(chunk)
+        ids: list[int] = []
+        for position, part in enumerate(parts):
+            if position % 2:
+                ids.append(self._specials[part])
+                continue
+            # Added tokens swallow the white space on both sides, SentencePiece's own specials do not.
+            if position > 0 and parts[position - 1] in self.added_tokens:
+                part = part.lstrip()
+            if position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
+                part = part.rstrip()
+            if part:
+                ids.extend(self._pieces.encode(part, out_type=int))
+        return ids
+
+
+def _load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; the checkpoint folder must hold the SentencePiece model")
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.Load(str(path))
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path} is no SentencePiece model ({error}); download it again") from error
+    return processor
+
+
+def _load_added_tokens(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; it holds the ids of [SEG] and the image tokens")
+    try:
+        added = json.loads(path.read_text(encoding="utf-8"))
+        return {str(token): int(number) for token, number in added.items()}
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} should map tokens to ids: {error}") from error

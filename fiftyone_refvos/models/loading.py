@@ -1,0 +1,131 @@
+"""Loading a model by its name, onto a device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fiftyone_refvos.models.hub import fetch
+from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
+from fiftyone_refvos.models.segmenter import Segmenter
+
+
+class DeviceError(RuntimeError):
+    """A device was asked for that this machine does not have."""
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device to run on; None takes the GPU where there is one.
+
+    Raises:
+        DeviceError: for a name that torch does not know, or a GPU that is not there
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"{device!r} is no device; pass 'cpu', 'cuda' or 'cuda:1'") from error
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count()
+        if (resolved.index or 0) >= count:
+            seen = f"sees {count} GPUs" if count else "sees no GPU"
+            raise DeviceError(f"device {device!r} was asked for, but PyTorch {seen}; pass device='cpu'")
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision of all parameters; None takes bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        ValueError: for anything but float32, bfloat16 and float16
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    resolved = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if resolved not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype is {dtype!r}; choose 'float32', 'bfloat16' or 'float16'")
+    return resolved
+
+
+def load_segmenter(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    clip_path: str | Path | None = None,
+    sam_config: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Segmenter:
+    """Loads a model by its name.
+
+    Args:
+        name: one of `MODELS`
+        checkpoint: a folder to load instead of the published weights
+        clip_path: a CLIP folder to load instead of the checkpoint's own, or of the published one
+        sam_config: a SAM2 yaml, for a checkpoint that is not Hiera-L and does not record its sizes
+        device: by default the GPU where there is one
+        dtype: by default bfloat16 on a GPU and float32 elsewhere
+        settings: how to run it, by field name of the system's settings (`GlusInference`)
+
+    Raises:
+        ValueError: for an unknown name or setting
+        CheckpointError: for a folder that is no checkpoint of this system
+        HubError: if the weights cannot be downloaded
+        DeviceError: if the device is not there
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    resolved = resolve_device(device)
+    precision = resolve_dtype(dtype, resolved)
+    options = _glus_settings(dict(settings or {}))
+    spec = MODELS[name]
+    if checkpoint is not None:
+        folder = Path(checkpoint)
+    elif spec.source is not None:
+        folder = fetch(spec.source)
+    else:
+        folder = SHIPPED / name
+    return _load_glus(folder, clip_path, sam_config, options, resolved, precision)
+
+
+def _glus_settings(settings: dict[str, Any]) -> Any:
+    from fiftyone_refvos.models.glus.config import GlusInference
+
+    known = [field.name for field in dataclasses.fields(GlusInference)]
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(unknown)}; GLUS has {', '.join(known)}")
+    return GlusInference(**settings)
+
+
+def _load_glus(
+    folder: Path,
+    clip_path: str | Path | None,
+    sam_config: str | Path | None,
+    settings: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Segmenter:
+    # imported here: transformers and sam2 take seconds, and a list of names should not
+    from fiftyone_refvos.models.glus.config import GlusConfig
+    from fiftyone_refvos.models.glus.inference import GlusSegmenter
+    from fiftyone_refvos.models.glus.weights import load_network
+    from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+
+    config = GlusConfig.read(folder, sam2_config=Path(sam_config) if sam_config is not None else None)
+    if clip_path is not None:
+        clip = Path(clip_path)
+    elif (folder / "clip").is_dir():
+        clip = folder / "clip"
+    else:
+        clip = fetch(CLIP, option="clip_path")
+    network = load_network(
+        folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype
+    )
+    return GlusSegmenter(network, LlamaTokenizer(folder), settings)

@@ -1,0 +1,33 @@
+"""The one interface of every referring segmenter: frames and expressions in, streamed masks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from fiftyone_refvos.masklet import Expression, FrameResult
+from fiftyone_refvos.video import FrameSource
+
+
+class Segmenter(Protocol):
+    """A network that finds what an expression names in the frames of a video."""
+
+    def segment(
+        self,
+        frames: FrameSource,
+        expressions: Sequence[Expression],
+        *,
+        key_frames: Mapping[str, int] | None = None,
+    ) -> Iterator[FrameResult]:
+        """Streams the masks of all expressions of a video, each (frame, expression) exactly once, in any order.
+
+        Args:
+            frames: the frames of one video
+            expressions: what to look for; their ids are unique
+            key_frames: frame index from 0 per expression id, from which to work in both directions; 0 by default
+
+        Raises:
+            ValueError: for expressions that the model cannot take (empty, too long, reserved tokens),
+                or key frames outside the video
+        """
+        ...
