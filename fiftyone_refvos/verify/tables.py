@@ -1,0 +1,124 @@
+"""Golden tables: tokenizer cases, sampling schedules, and the tensor names of published checkpoints."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPVisionConfig
+
+from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.glus.config import GlusConfig
+from fiftyone_refvos.models.glus.weights import check_published_keys, empty_network
+from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.sampling import context_frames, memory_positions
+from fiftyone_refvos.verify.report import CaseReport, Stage
+
+_SCHEDULES = {"context_script", "context_demo", "memory"}
+_HEAD_DIM = 128  # of every LLaMA-1; the shapes alone do not tell the number of heads
+
+
+def is_tokenizer_table(path: Path) -> bool:
+    """A JSON list of texts and ids; the tokenizer's files are beside it, or in a folder beside it."""
+    table = _read_json(path)
+    return (
+        isinstance(table, list)
+        and bool(table)
+        and all(isinstance(row, dict) and {"text", "input_ids"} <= row.keys() for row in table)
+    )
+
+
+def check_tokenizer(path: Path) -> CaseReport:
+    """Compares ids; they must be identical."""
+    report = CaseReport(path, "LLaMA tokenizer cases")
+    folders = [path.parent, *sorted(child for child in path.parent.iterdir() if child.is_dir())]
+    folder = next((f for f in folders if (f / "tokenizer.model").is_file()), None)
+    if folder is None:
+        report.error = f"no tokenizer.model beside {path.name}, nor in a folder beside it"
+        return report
+    tokenizer = LlamaTokenizer(folder)
+    table = _read_json(path)
+    report.add_equal("ids", [tokenizer.encode(row["text"]) for row in table], [row["input_ids"] for row in table])
+    return report
+
+
+def is_schedule_table(path: Path) -> bool:
+    """A JSON object with context frames per video length, or memory positions per stride."""
+    table = _read_json(path)
+    return isinstance(table, dict) and bool(_SCHEDULES & table.keys())
+
+
+def check_schedules(path: Path) -> CaseReport:
+    """Compares frame indices and pass positions; they must be identical."""
+    report = CaseReport(path, "GLUS schedules")
+    table = _read_json(path)
+    for key, mode in (("context_script", "center"), ("context_demo", "linspace")):
+        if key in table:
+            lengths = [int(length) for length in table[key]]
+            # -1 stands for the last frame, as in Python
+            golden = [[index % int(length) for index in row] for length, row in table[key].items()]
+            report.add_equal(f"context frames, {mode}", [context_frames(n, mode) for n in lengths], golden)
+    for stride, rows in table.get("memory", {}).items():
+        ours = [memory_positions(int(position), int(stride)) for position in rows]
+        report.add_equal(f"memory positions, stride {stride}", ours, list(rows.values()))
+    for key in sorted(table.keys() - _SCHEDULES):
+        report.not_compared[key] = "unknown schedule"
+    return report
+
+
+def is_glus_key_table(path: Path) -> bool:
+    """A JSON object of tensor names and shapes that holds GLUS's own parts."""
+    table = _read_json(path)
+    return isinstance(table, dict) and {"model.text_hidden_fcs.0.0.weight", "model.mm_projector.weight"} <= set(table)
+
+
+def check_glus_keys(path: Path) -> CaseReport:
+    """Builds the network that the shapes describe, without weights, and accounts for every tensor."""
+    report = CaseReport(path, "GLUS tensor names")
+    shapes = {name: tuple(shape) for name, shape in _read_json(path).items()}
+    config = GlusConfig.from_dict(_config_of(shapes), where=path)
+    # CLIP is a folder of its own, of which these tables hold nothing
+    clip = CLIPVisionConfig(hidden_size=config.clip_width, num_attention_heads=config.clip_width // 64)
+    network = empty_network(config, clip)
+    try:
+        check_published_keys(shapes, network, where=str(path))
+    except CheckpointError as error:
+        report.stages.append(Stage("names and shapes", float("inf"), 0, str(error)))
+    else:
+        report.stages.append(Stage("names and shapes", 0, 0, f"{len(shapes)} accounted for"))
+    return report
+
+
+def _config_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The config.json entries that the shapes of a 7B-like checkpoint imply; SAM2 is Hiera-L."""
+    vocab_size, hidden_size = shapes["model.embed_tokens.weight"]
+    layers = {name.split(".")[2] for name in shapes if name.startswith("model.layers.")}
+    return {
+        "architectures": ["GLUSForCausalLM"],
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "intermediate_size": shapes["model.layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": hidden_size // _HEAD_DIM,
+        "num_key_value_heads": shapes["model.layers.0.self_attn.k_proj.weight"][0] // _HEAD_DIM,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "mm_hidden_size": shapes["model.mm_projector.weight"][1],
+        "out_dim": shapes["model.text_hidden_fcs.0.2.weight"][0],
+        "mm_vision_tower": "openai/clip-vit-large-patch14",
+    }
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file() or not path.name.endswith((".json", ".json.gz")):
+        return None
+    try:
+        if path.suffix == ".gz":
+            return json.loads(gzip.decompress(path.read_bytes()))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
