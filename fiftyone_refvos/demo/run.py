@@ -1,0 +1,88 @@
+"""The demo: generated videos, or a clip of the user's own, segmented by the default model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.zoo as foz
+
+from fiftyone_refvos.demo.dataset import load
+from fiftyone_refvos.models.registry import DEFAULT_MODEL
+from fiftyone_refvos.segment import Progress, SegmentReport, segment
+
+LABEL_FIELD = DEFAULT_MODEL.replace("-", "_")
+CLIP_DATASET = "refvos-clip"
+CLIP_EXPRESSION = "the main object"
+
+
+def run_demo(
+    *,
+    num_videos: int = 8,
+    video: Path | None = None,
+    expressions: Sequence[str] | None = None,
+    app: bool = False,
+) -> int:
+    """Makes a dataset, writes masklets into it, and says what it wrote and how to look at it.
+
+    Args:
+        num_videos: how many videos to generate
+        video: a clip of the user's own instead
+        expressions: what to look for in it
+        app: open the App, and wait until it is closed
+
+    Returns:
+        the exit status, 1 if a video failed
+
+    Raises:
+        FileNotFoundError: if there is no such clip
+    """
+    dataset = load(num_videos) if video is None else _clip_dataset(video)
+    prompts = None if video is None else list(expressions or [CLIP_EXPRESSION])
+    print(f"Segmenting {len(dataset)} video(s) with {DEFAULT_MODEL} …", flush=True)
+    model = foz.load_zoo_model(DEFAULT_MODEL)
+    report = segment(dataset, model, label_field=LABEL_FIELD, prompts=prompts, progress=_show)
+    print(_summary(dataset, report))
+    if app:
+        fo.launch_app(dataset).wait(-1)
+    return 1 if report.failures else 0
+
+
+def _clip_dataset(video: Path) -> fo.Dataset:
+    """The persistent dataset of users' clips, with this one in it."""
+    if not video.is_file():
+        raise FileNotFoundError(f"there is no video {video}")
+    path = str(video.resolve())
+    if fo.dataset_exists(CLIP_DATASET):
+        dataset = fo.load_dataset(CLIP_DATASET)
+    else:
+        dataset = fo.Dataset(CLIP_DATASET, persistent=True)
+    if path not in dataset.values("filepath"):
+        dataset.add_sample(fo.Sample(filepath=path))
+    view: fo.Dataset = dataset.match(fo.ViewField("filepath") == path)
+    return view
+
+
+def _show(progress: Progress) -> None:
+    if progress.fraction in (0.0, 1.0) or progress.fraction * progress.num_videos % 1 == 0:
+        print(f"  {progress.fraction:4.0%} of {progress.num_videos} video(s)", flush=True)
+
+
+def _summary(dataset: fo.Dataset | fo.DatasetView, report: SegmentReport) -> str:
+    name = dataset.dataset_name if isinstance(dataset, fo.DatasetView) else dataset.name
+    count = dataset.count(f"frames.{LABEL_FIELD}.detections")
+    return "\n".join(
+        [
+            "",
+            str(report),
+            f"The dataset {name!r} now holds {count} masks in 'frames.{LABEL_FIELD}'.",
+            "The weights of glus-tiny are random until one is trained: its masks show that everything runs,",
+            "not where the objects are. Compare them with 'frames.ground_truth'.",
+            "",
+            "Look at them:",
+            "  make demo APP=1",
+            "  or in Python: import fiftyone as fo; "
+            f"session = fo.launch_app(fo.load_dataset({name!r})); session.wait(-1)",
+        ]
+    )
