@@ -1,0 +1,40 @@
+"""How expressions, masklets and scores live in FiftyOne samples; nothing else in the package knows it.
+
+Models count frames from 0, FiftyOne from 1, clips from their first frame: the numbers are converted here, and
+only here. Functions take samples of datasets, views and clips views alike.
+"""
+
+from fiftyone_refvos.fields.crops import to_detection
+from fiftyone_refvos.fields.expressions import add_expressions, read_expressions, write_expression_attributes
+from fiftyone_refvos.fields.masklets import labels_for, to_labels, write_masklets
+from fiftyone_refvos.fields.media import canvas_size, frame_source
+from fiftyone_refvos.fields.reading import read_masklets
+from fiftyone_refvos.fields.samples import FieldError
+from fiftyone_refvos.fields.schema import (
+    EXPRESSIONS,
+    declare_expressions,
+    declare_masklet_schema,
+    expressions_field,
+)
+from fiftyone_refvos.fields.state import clear_field, finished_expressions, stale_expressions
+
+__all__ = [
+    "EXPRESSIONS",
+    "FieldError",
+    "add_expressions",
+    "canvas_size",
+    "clear_field",
+    "declare_expressions",
+    "declare_masklet_schema",
+    "expressions_field",
+    "finished_expressions",
+    "frame_source",
+    "labels_for",
+    "read_expressions",
+    "read_masklets",
+    "stale_expressions",
+    "to_detection",
+    "to_labels",
+    "write_expression_attributes",
+    "write_masklets",
+]
