@@ -10,15 +10,15 @@ from fiftyone_refvos.models.hub import HubSource
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # all that GLUS publishes
 _TOKENIZER = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_GIB = 1 << 30
+_UNSTATED = "not established, see the model card"
 
 CLIP = HubSource(
     repo_id="openai/clip-vit-large-patch14",
     revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
-    licence="MIT (code of openai/CLIP; the model card states none)",
-    size_bytes=int(1.6 * _GIB),
+    licence="MIT for OpenAI's CLIP code, see the model card",
+    size_bytes=1_711_000_000,
     allow_patterns=("config.json", "model.safetensors"),
 )
 
@@ -38,12 +38,12 @@ class ModelSpec:
     description: str
 
 
-def _published_glus(name: str, repository: str, description: str) -> ModelSpec:
+def _published_glus(name: str, repository: str, description: str, licence: str = _UNSTATED) -> ModelSpec:
     source = HubSource(
         repo_id=f"Swindl/{repository}",
-        revision="main",
-        licence="not stated by its authors",
-        size_bytes=int(14.4 * _GIB),
+        revision="main",  # its commit is pinned by the first download; no full hash could be established
+        licence=licence,
+        size_bytes=14_460_000_000,
         allow_patterns=("config.json", *_WEIGHTS, *_TOKENIZER),
     )
     return ModelSpec(name, source, description)
@@ -54,7 +54,12 @@ MODELS: Mapping[str, ModelSpec] = {
     for spec in (
         _published_glus("glus", "GLUS-A", "GLUS-A: trained on five datasets, the default of the paper's script"),
         _published_glus("glus-a", "GLUS-A", "GLUS trained on MeViS, Refer-YouTube-VOS, DAVIS17, ReVOS and LV-VIS"),
-        _published_glus("glus-s", "GLUS-S", "GLUS trained on MeViS and Refer-YouTube-VOS, with contrastive loss"),
+        _published_glus(
+            "glus-s",
+            "GLUS-S",
+            "GLUS trained on MeViS and Refer-YouTube-VOS, with contrastive loss",
+            licence="Apache-2.0",
+        ),
         _published_glus("glus-s-partial", "GLUS-S-partial", "GLUS-S without contrastive loss"),
         ModelSpec("glus-tiny", None, "GLUS in miniature for the CPU; its weights are random until one is trained"),
     )

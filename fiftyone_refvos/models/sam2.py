@@ -160,7 +160,8 @@ class LanguageSam2(nn.Module):
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encodes one normalised image `(1, 3, S, S)`."""
         stride4, stride8, top = self.sam2.forward_image(pixels)["backbone_fpn"]
-        return ImageFeatures(top=top, stride8=stride8, stride4=stride4)
+        dtype = self.parameter.dtype  # the neck adds its levels in float32
+        return ImageFeatures(top=top.to(dtype), stride8=stride8.to(dtype), stride4=stride4.to(dtype))
 
     def condition(self, top: Tensor, memories: Sequence[Sequence[Tensor]]) -> Tensor:
         """Conditions a frame's top map on the memories of B expressions.

@@ -88,6 +88,8 @@ def load_network(
     rest = nn.ModuleDict({name: child for name, child in network.named_children() if name != "clip"})
     load_strictly(rest, _translated(iterate_tensors(folder)), where=str(folder), device=device, dtype=dtype)
     _load_clip(network.clip, clip_folder, device=device, dtype=dtype)
+    # SAM2 multiplies this matrix with a grid that it always makes in float32
+    network.sam.sam2.sam_prompt_encoder.pe_layer.float()
     if (memory_gamma or config.memory_gamma) == "published":
         set_memory_gamma(network, PUBLISHED_GAMMA)
     return network.requires_grad_(False).eval()
