@@ -152,6 +152,7 @@ def _encode(path: Path, frames: Iterator[Frame], rate: Fraction, options: dict[s
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # several threads give other bytes at every run
         _declare_colors(stream)
         for count, frame in enumerate(chain([first], frames), start=1):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(

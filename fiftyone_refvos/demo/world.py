@@ -76,7 +76,7 @@ class DemoConfig:
     frame_rate: int = 12
     min_objects: int = 4
     max_objects: int = 6
-    max_per_kind: int = 3
+    max_per_kind: int = 1
     camera: float = 0.05
 
     def __post_init__(self) -> None:

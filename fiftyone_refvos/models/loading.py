@@ -58,6 +58,7 @@ def load_segmenter(
     checkpoint: str | Path | None = None,
     clip_path: str | Path | None = None,
     sam_config: str | Path | None = None,
+    revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -69,6 +70,7 @@ def load_segmenter(
         checkpoint: a folder to load instead of the published weights
         clip_path: a CLIP folder to load instead of the checkpoint's own, or of the published one
         sam_config: a SAM2 yaml, for a checkpoint that is not Hiera-L and does not record its sizes
+        revision: commit, branch or tag of the published weights, instead of the pinned one
         device: by default the GPU where there is one
         dtype: by default bfloat16 on a GPU and float32 elsewhere
         settings: how to run it, by field name of the system's settings (`GlusInference`)
@@ -88,7 +90,7 @@ def load_segmenter(
     if checkpoint is not None:
         folder = Path(checkpoint)
     elif spec.source is not None:
-        folder = fetch(spec.source)
+        folder = fetch(dataclasses.replace(spec.source, revision=revision or spec.source.revision))
     else:
         folder = SHIPPED / name
     return _load_glus(folder, clip_path, sam_config, options, resolved, precision)

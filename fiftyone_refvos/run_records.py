@@ -1,0 +1,65 @@
+"""The record of a segmentation run, kept with the dataset: which model made a label field, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+
+from fiftyone_refvos.segment import FieldExistsError
+
+if TYPE_CHECKING:
+    from fiftyone_refvos.segment import SegmentReport
+
+_METHOD = "refvos_segment"
+
+
+def run_key(label_field: str) -> str:
+    """The key under which `dataset.get_run_info` finds the run that made a label field."""
+    return f"segment_{label_field}"
+
+
+def made_by(dataset: fo.Dataset, label_field: str) -> dict[str, Any] | None:
+    """The identity of the model that made a label field, None if no run of ours did."""
+    key = run_key(label_field)
+    if not dataset.has_run(key):
+        return None
+    return dict(dataset.get_run_info(key).config.model)
+
+
+def check_field(dataset: fo.Dataset, label_field: str, identity: Mapping[str, Any]) -> None:
+    """Makes sure that a run would not mix its masklets with others.
+
+    Raises:
+        FieldExistsError: if the field exists and was not made by the same model with the same settings
+    """
+    if dataset.get_field(f"frames.{label_field}") is None:
+        return
+    former = made_by(dataset, label_field)
+    way_out = "pass overwrite=True to replace it, or choose another label field"
+    if former is None:
+        raise FieldExistsError(f"'frames.{label_field}' exists and was not made by a segmentation run: {way_out}")
+    different = sorted(name for name in {*former, *identity} if former.get(name) != identity.get(name))
+    if different:
+        changes = ", ".join(f"{name} was {former.get(name)!r} and is {identity.get(name)!r}" for name in different)
+        raise FieldExistsError(f"'frames.{label_field}' was made by another run ({changes}): {way_out}")
+
+
+def register(dataset: fo.Dataset, label_field: str, identity: Mapping[str, Any]) -> None:
+    """Records that a run begins; a run that goes on keeps its record."""
+    key = run_key(label_field)
+    if dataset.has_run(key):
+        if made_by(dataset, label_field) == dict(identity):
+            return
+        dataset.delete_run(key)
+    config = dataset.init_run(method=_METHOD, label_field=label_field, model=dict(identity))
+    dataset.register_run(key, config)
+
+
+def save_report(dataset: fo.Dataset, label_field: str, report: SegmentReport) -> None:
+    """Stores the outcome of the latest call, failures included."""
+    key = run_key(label_field)
+    results = dataset.init_run_results(key, **asdict(report))
+    dataset.save_run_results(key, results, overwrite=True)

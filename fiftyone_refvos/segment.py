@@ -1,0 +1,255 @@
+"""Running a model over videos: the one path of notebook, operator, command line and workers.
+
+view -> per video its frames and unfinished expressions -> model -> masklets -> one bulk write per video;
+what is finished stays, what fails is listed, and a second call goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
+
+if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
+    import fiftyone as fo
+
+    from fiftyone_refvos.models.segmenter import Segmenter
+    from fiftyone_refvos.zoo import RefVOSModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        video: number of the current video, from 1
+        num_videos: how many videos the run has
+        fraction: of the whole run, in [0, 1]
+    """
+
+    video: int
+    num_videos: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be segmented; nothing was written for it."""
+
+    sample_id: str
+    filepath: str
+    error: str
+
+
+@dataclass
+class SegmentReport:
+    """What a run did.
+
+    Attributes:
+        label_field: where the masklets are
+        num_videos: videos that got masklets
+        num_expressions: masklets that were written
+        num_skipped: videos whose masklets were all there already
+        failures: videos without masklets, each with its reason
+        seconds: duration of the run
+    """
+
+    label_field: str
+    num_videos: int = 0
+    num_expressions: int = 0
+    num_skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_expressions} masklets of {self.num_videos} videos written to "
+            f"'frames.{self.label_field}' in {self.seconds:.0f} s; {self.num_skipped} videos were complete, "
+            f"{len(self.failures)} failed"
+        ]
+        lines += [f"  failed: {failure.filepath}: {failure.error}" for failure in self.failures]
+        return "\n".join(lines)
+
+
+class FieldExistsError(ValueError):
+    """The label field holds something that this run did not make, and would overwrite."""
+
+
+def segment(
+    samples: fo.Dataset | fo.DatasetView,
+    model: RefVOSModel | str,
+    *,
+    label_field: str,
+    prompts: str | Sequence[str] | None = None,
+    prompt_field: str = "expressions",
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> SegmentReport:
+    """Writes the masklets of every expression of every video into `frames.<label_field>`.
+
+    Resumable: called again with the same model and settings it does only what is missing, which are
+    expressions without masklets, and those whose text was edited. A video that fails is listed in the report
+    and does not stop the others; nothing is written for it. Of a clips view, the model sees the frames of
+    each clip alone, and the masks of these frames are written.
+
+    Args:
+        samples: a video dataset, a view or a clips view
+        model: of `foz.load_zoo_model`, or the name of one
+        label_field: frame field for the masklets
+        prompts: texts to look for in every video, which are added to its `expressions`
+        prompt_field: where the expressions are, if no `prompts` are given: a field with text, a list of
+            texts, Classifications or TemporalDetections. Texts are added to `expressions`
+        overwrite: remove what the label field holds of these samples, and start anew
+        progress: called while the run goes on
+
+    Raises:
+        FieldError: for images, a missing prompt field, or fields of other types
+        FieldExistsError: if the label field was made by another model, or with other settings
+    """
+    from fiftyone_refvos import run_records
+
+    model = _load(model)
+    run = _Run(samples, model, label_field, prompts, prompt_field)
+    run.prepare(overwrite=overwrite)
+    report = SegmentReport(label_field)
+    start = time.monotonic()
+    try:
+        run.execute(report, progress)
+    finally:  # also after an interruption: what was written stays, and is accounted for
+        report.seconds = time.monotonic() - start
+        run_records.save_report(run.dataset, label_field, report)
+    if report.failures:
+        logger.warning("%s", report)
+    return report
+
+
+def _load(model: RefVOSModel | str) -> RefVOSModel:
+    if not isinstance(model, str):
+        return model
+    import fiftyone.zoo as foz
+
+    loaded: RefVOSModel = foz.load_zoo_model(model)
+    return loaded
+
+
+def _check_videos(samples: fo.Dataset | fo.DatasetView) -> None:
+    """Raises a FieldError for anything but whole videos and clips of them."""
+    from fiftyone_refvos.fields import FieldError
+
+    if samples.media_type != "video":
+        kind = "a view of frames or patches" if samples._dataset._is_generated else f"{samples.media_type} samples"
+        raise FieldError(
+            f"videos can be segmented, but {samples.name or 'this view'!r} holds {kind or 'no samples'}: pass the "
+            "video dataset, a view of its samples, or clips; of a grouped dataset select_group_slices('video')"
+        )
+
+
+class _Run:
+    """One call of `segment`."""
+
+    def __init__(
+        self,
+        samples: fo.Dataset | fo.DatasetView,
+        model: RefVOSModel,
+        label_field: str,
+        prompts: str | Sequence[str] | None,
+        prompt_field: str,
+    ) -> None:
+        from fiftyone_refvos import fields
+
+        _check_videos(samples)
+        self.samples = samples
+        self.model = model
+        self.label_field = label_field
+        self.prompts = prompts
+        self.prompt_field = prompt_field
+        self.dataset: fo.Dataset = samples._root_dataset  # no public name leads there from a clips view
+        typed = prompts is not None
+        self.expressions_field = fields.EXPRESSIONS if typed else fields.expressions_field(samples, prompt_field)
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Declares the schema and the run, after checking that nothing else is in the label field."""
+        from fiftyone_refvos import fields, run_records
+
+        if overwrite:
+            fields.clear_field(self.samples, self.label_field, expressions_field=self.expressions_field)
+        else:
+            run_records.check_field(self.dataset, self.label_field, self.model.identity)
+        fields.declare_masklet_schema(
+            self.samples, self.label_field, expressions_field=self.expressions_field
+        )
+        run_records.register(self.dataset, self.label_field, self.model.identity)
+
+    def execute(self, report: SegmentReport, progress: Callable[[Progress], None] | None) -> None:
+        """Segments one video after another."""
+        # One look-up per video instead of one long iteration: a view may change by what is written here, and a
+        # cursor of the database dies while a large model works on one video.
+        ids, paths = self.samples.values(["id", "filepath"])
+        num_videos = len(ids)
+        for number, (sample_id, path) in enumerate(zip(ids, paths, strict=True), start=1):
+
+            def tell(share: float, number: int = number) -> None:
+                if progress is not None:
+                    progress(Progress(number, num_videos, (number - 1 + share) / num_videos))
+
+            tell(0.0)
+            try:
+                written = self._segment_video(self.samples[sample_id], tell)
+            except Exception as error:  # whatever it is, the other videos go on
+                logger.debug("%s failed", path, exc_info=True)
+                report.failures.append(Failure(sample_id, path, _describe(error)))
+            else:
+                report.num_videos += bool(written)
+                report.num_skipped += not written
+                report.num_expressions += written
+            tell(1.0)
+
+    def _segment_video(self, sample: fo.Sample, tell: Callable[[float], None]) -> int:
+        """Segments what is missing in one video; returns the number of expressions written."""
+        from fiftyone_refvos import fields
+
+        if self.prompts is not None:
+            expressions = fields.add_expressions(sample, self.prompts)
+        else:
+            expressions = fields.read_expressions(sample, self.prompt_field)
+        if not expressions:
+            raise fields.FieldError(f"there are no expressions in {self.prompt_field!r}; add some, or pass prompts=")
+        finished = fields.finished_expressions(
+            sample, self.label_field, expressions_field=self.expressions_field
+        )
+        missing = [expression for expression in expressions if expression.id not in finished]
+        if not missing:
+            return 0
+        masklets = segment_frames(self.model.segmenter, fields.frame_source(sample), missing, tell)
+        fields.write_masklets(
+            sample, self.label_field, masklets, expressions_field=self.expressions_field
+        )
+        return len(masklets)
+
+
+def segment_frames(
+    segmenter: Segmenter,
+    frames: Any,
+    expressions: Sequence[Expression],
+    tell: Callable[[float], None] = lambda share: None,
+) -> list[Masklet]:
+    """Runs a model over the frames of one video; `tell` is given the finished share, in [0, 1]."""
+    total = len(frames) * len(expressions)
+
+    def counted(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
+        for done, result in enumerate(results, start=1):
+            yield result
+            tell(done / total)
+
+    return Masklet.collect(counted(segmenter.segment(frames, expressions)), expressions)
+
+
+def _describe(error: Exception) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
