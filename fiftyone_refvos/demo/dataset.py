@@ -113,8 +113,7 @@ def _check_replaceable(dataset: fo.Dataset) -> None:
 
 def _fields(dataset: fo.Dataset) -> list[str]:
     """Names of all fields, those of the frames with `frames.` before them."""
-    frame_fields = [f"frames.{field}" for field in dataset.get_frame_field_schema(flat=True)]
-    return [*dataset.get_field_schema(flat=True), *frame_fields]
+    return [*dataset.get_field_schema(), *(f"frames.{field}" for field in dataset.get_frame_field_schema())]
 
 
 def _file_name(split: Split, index: int, config: DemoConfig) -> str:

@@ -13,13 +13,14 @@ from fiftyone_refvos.models.registry import DEFAULT_MODEL
 from fiftyone_refvos.segment import Progress, SegmentReport, segment
 
 LABEL_FIELD = DEFAULT_MODEL.replace("-", "_")
+NUM_VIDEOS = 8  # of `load`
 CLIP_DATASET = "refvos-clip"
 CLIP_EXPRESSION = "the main object"
 
 
 def run_demo(
     *,
-    num_videos: int = 8,
+    num_videos: int = NUM_VIDEOS,
     video: Path | None = None,
     expressions: Sequence[str] | None = None,
     app: bool = False,
@@ -38,7 +39,7 @@ def run_demo(
     Raises:
         FileNotFoundError: if there is no such clip
     """
-    dataset = load(num_videos) if video is None else _clip_dataset(video)
+    dataset = _demo_dataset(num_videos) if video is None else _clip_dataset(video)
     prompts = None if video is None else list(expressions or [CLIP_EXPRESSION])
     print(f"Segmenting {len(dataset)} video(s) with {DEFAULT_MODEL} …", flush=True)
     model = foz.load_zoo_model(DEFAULT_MODEL)
@@ -47,6 +48,11 @@ def run_demo(
     if app:
         fo.launch_app(dataset).wait(-1)
     return 1 if report.failures else 0
+
+
+def _demo_dataset(num_videos: int) -> fo.Dataset:
+    """The dataset of `load()`, or one of its own for another number of videos: results are never dropped."""
+    return load() if num_videos == NUM_VIDEOS else load(num_videos, name=f"refvos-demo-{num_videos}")
 
 
 def _clip_dataset(video: Path) -> fo.Dataset:
@@ -65,8 +71,8 @@ def _clip_dataset(video: Path) -> fo.Dataset:
 
 
 def _show(progress: Progress) -> None:
-    if progress.fraction in (0.0, 1.0) or progress.fraction * progress.num_videos % 1 == 0:
-        print(f"  {progress.fraction:4.0%} of {progress.num_videos} video(s)", flush=True)
+    if progress.fraction == (progress.video - 1) / progress.num_videos:  # a video begins
+        print(f"  video {progress.video} of {progress.num_videos}", flush=True)
 
 
 def _summary(dataset: fo.Dataset | fo.DatasetView, report: SegmentReport) -> str:
