@@ -26,6 +26,7 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
+from benchmarks.machine import processor
 from fiftyone_refvos import fields
 from fiftyone_refvos.masklet import BoolArray, Expression, FrameResult, Masklet
 
@@ -158,9 +159,7 @@ def summarize(times: dict[str, list[float]]) -> dict[str, object]:
     # The ratio of each round, whose two sides the machine disturbs alike.
     ratios = {
         against: {
-            "median": round(
-                statistics.median(a / b for a, b in zip(times["ours"], times[against], strict=True)), 3
-            ),
+            "median": round(statistics.median(a / b for a, b in zip(times["ours"], times[against], strict=True)), 3),
             "of_minima": round(min(times["ours"]) / min(times[against]), 3),
         }
         for against in ("own", "own_dense")
@@ -174,16 +173,6 @@ def summarize(times: dict[str, list[float]]) -> dict[str, object]:
         "ratio_of_ours": ratios,
         "limit": LIMIT,
     }
-
-
-def processor() -> str:
-    """The model name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -201,12 +190,8 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=12, help="how often each path runs, at least 10 (default: 12)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=12, help="how often each path runs, at least 10 (default: 12)")
     summary = summarize(measure(parser.parse_args().repeats))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "masklet_writing.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -54,7 +54,9 @@ def _add_segment(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     segment.add_argument("--view", help="name of a saved view of it")
     segment.add_argument("--label-field", required=True, help="frame field for the masklets")
     segment.add_argument("--prompt", action="append", dest="prompts", help="what to look for; may be repeated")
-    segment.add_argument("--prompt-field", default="expressions", help="field with expressions (default: %(default)s)")
+    segment.add_argument(
+        "--prompt-field", default="expressions", help="field with expressions (default: %(default)s)"
+    )
     segment.add_argument("--overwrite", action="store_true", help="replace what the label field holds")
     _add_model_options(segment)
     segment.set_defaults(run=_segment)
@@ -120,9 +122,7 @@ def _segment(args: argparse.Namespace) -> int:
 def _segment_video(args: argparse.Namespace) -> int:
     from fiftyone_refvos.single_video import segment_video
 
-    result = segment_video(
-        args.path, args.expression, model=args.model, output=args.output, **_model_options(args)
-    )
+    result = segment_video(args.path, args.expression, model=args.model, output=args.output, **_model_options(args))
     for masklet in result.masklets:
         found = "no such object" if masklet.no_target else f"score {masklet.score:.2f}"
         print(f"{masklet.expression.text!r}: {found}")

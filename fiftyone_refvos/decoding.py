@@ -103,9 +103,7 @@ def read_timetable(path: Path, frame_rate: Fraction) -> Timetable:
                 packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
         tick = stream.time_base or Fraction(1)
         lost = max(0, stream.frames - len(packets)) if _has_sample_table(container) else 0
-        length = (
-            stream.duration * tick if stream.duration else Fraction(container.duration or 0, av.time_base)
-        )
+        length = stream.duration * tick if stream.duration else Fraction(container.duration or 0, av.time_base)
         counted = bool(stream.frames)
     shown = [packet for packet in packets if not packet.hidden]
     num_frames = len(shown) + lost
@@ -127,9 +125,7 @@ def read_timetable(path: Path, frame_rate: Fraction) -> Timetable:
         ranks = _on_screen(stamps, num_frames, float(frame_rate * tick), complete=not lost)
     keys = {packet.pts for packet in shown if packet.key}
     start_time = float(stamps[0] * tick) if stamps else 0.0
-    return Timetable(
-        stamps, [i for i, stamp in enumerate(stamps) if stamp in keys], ranks, start_time, timed=True
-    )
+    return Timetable(stamps, [i for i, stamp in enumerate(stamps) if stamp in keys], ranks, start_time, timed=True)
 
 
 def _has_sample_table(container: InputContainer) -> bool:
@@ -153,9 +149,7 @@ def _equidistant(stamps: list[int]) -> bool:
     return bool(np.abs(np.linspace(stamps[0], stamps[-1], len(stamps)) - stamps).max() <= 1)
 
 
-def _on_screen(
-    stamps: list[int], num_frames: int, frames_per_tick: float, *, complete: bool
-) -> NDArray[np.intp]:
+def _on_screen(stamps: list[int], num_frames: int, frames_per_tick: float, *, complete: bool) -> NDArray[np.intp]:
     """`(num_frames,)` rank of the last picture that is shown by the time at which the App looks."""
     times = np.array(stamps) - stamps[0]
     instants = (np.arange(num_frames) + APP_OFFSET) / frames_per_tick

@@ -95,13 +95,10 @@ def _linked_before(link: Path) -> Path | None:
     if link.is_symlink():
         former = link.parent / os.readlink(link)
         # a link to nowhere is left over from a checkout or an environment that was moved or deleted
-        if not former.exists() or (
-            (former / "fiftyone.yml").is_file() and _plugin_name(former) == _name_of(link)
-        ):
+        if not former.exists() or ((former / "fiftyone.yml").is_file() and _plugin_name(former) == _name_of(link)):
             return former
         raise FileExistsError(
-            f"{link} links to {former}, which is not this plugin. "
-            f"Remove the link (`rm {link}`) and try again."
+            f"{link} links to {former}, which is not this plugin. Remove the link (`rm {link}`) and try again."
         )
     if link.exists():
         raise FileExistsError(

@@ -126,9 +126,7 @@ class Masklet:
         """
         builders = {expression.id: _Builder(expression) for expression in expressions}
         if len(builders) < len(expressions):
-            raise ValueError(
-                f"expression ids must be unique, got {[expression.id for expression in expressions]}"
-            )
+            raise ValueError(f"expression ids must be unique, got {[expression.id for expression in expressions]}")
         for result in results:
             if result.expression_id not in builders:
                 raise ValueError(
@@ -142,9 +140,7 @@ class Masklet:
                     "the expressions of a video must cover the same frames: there is no result of expression "
                     f"{builder.expression.id!r} for {len(missing)} of {len(expected)}, first {min(missing)}"
                 )
-        return [
-            builder.finish((key_frames or {}).get(builder.expression.id)) for builder in builders.values()
-        ]
+        return [builder.finish((key_frames or {}).get(builder.expression.id)) for builder in builders.values()]
 
     @property
     def num_objects(self) -> int:
@@ -169,9 +165,7 @@ class Masklet:
             KeyError: if the masklet does not cover that frame
         """
         if frame not in self._positions:
-            raise KeyError(
-                f"frame {frame} is not covered by the masklet of expression {self.expression.id!r}"
-            )
+            raise KeyError(f"frame {frame} is not covered by the masklet of expression {self.expression.id!r}")
         return decode(self.masks[self._positions[frame]], self.size)
 
     def union(self, frame: int) -> BoolArray:
@@ -207,9 +201,7 @@ class _Builder:
             raise ValueError(f"frame {result.frame} of expression {self.expression.id!r} was given twice")
         masks, scores = encode(result.masks), np.asarray(result.scores, dtype=np.float32)
         if scores.shape != (len(masks),):
-            raise ValueError(
-                f"frame {result.frame} has {len(masks)} masks, but scores of shape {scores.shape}"
-            )
+            raise ValueError(f"frame {result.frame} has {len(masks)} masks, but scores of shape {scores.shape}")
         height, width = result.masks.shape[1:]
         if self.size not in (None, (height, width)):
             raise ValueError(

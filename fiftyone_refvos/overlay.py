@@ -70,9 +70,7 @@ def draw_masks(frame: Frame, masks: BoolArray, colors: ArrayLike, alpha: float =
     """
     masks, colors = np.asarray(masks, dtype=bool), np.asarray(colors).reshape(-1, 3)
     if masks.ndim != 3 or masks.shape[1:] != frame.shape[:2]:
-        raise ValueError(
-            f"expected masks of shape (N, {frame.shape[0]}, {frame.shape[1]}), got {masks.shape}"
-        )
+        raise ValueError(f"expected masks of shape (N, {frame.shape[0]}, {frame.shape[1]}), got {masks.shape}")
     if len(colors) != len(masks):
         raise ValueError(f"expected one colour per mask, got {len(colors)} for {len(masks)} masks")
     if not 0 <= alpha <= 1:
@@ -119,9 +117,7 @@ def write_video(
         count = _encode(unfinished, _padded(frames), rate, {"crf": str(crf), "g": str(gop_size)})
         found = len(read_timetable(unfinished, rate).ranks)
         if found != count:
-            raise RuntimeError(
-                f"{path}: {count} frames were written, but the file has {found}; please report this"
-            )
+            raise RuntimeError(f"{path}: {count} frames were written, but the file has {found}; please report this")
         os.replace(unfinished, path)
     finally:
         with suppress(FileNotFoundError):
@@ -137,9 +133,7 @@ def _padded(frames: Iterable[Frame]) -> Iterator[Frame]:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"expected frames (H, W, 3) uint8, frame {index} is {frame.shape} {frame.dtype}")
         if frame.shape != shape:
-            raise ValueError(
-                f"all frames must be of one size: frame {index} is {frame.shape}, the first is {shape}"
-            )
+            raise ValueError(f"all frames must be of one size: frame {index} is {frame.shape}, the first is {shape}")
         yield np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
 
 

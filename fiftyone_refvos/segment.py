@@ -181,9 +181,7 @@ class _Run:
             fields.clear_field(self.samples, self.label_field, expressions_field=self.expressions_field)
         else:
             run_records.check_field(self.dataset, self.label_field, self.model.identity)
-        fields.declare_masklet_schema(
-            self.samples, self.label_field, expressions_field=self.expressions_field
-        )
+        fields.declare_masklet_schema(self.samples, self.label_field, expressions_field=self.expressions_field)
         run_records.register(self.dataset, self.label_field, self.model.identity)
 
     def execute(self, report: SegmentReport, progress: Callable[[Progress], None] | None) -> None:
@@ -220,16 +218,12 @@ class _Run:
             expressions = fields.read_expressions(sample, self.prompt_field)
         if not expressions:
             raise fields.FieldError(f"there are no expressions in {self.prompt_field!r}; add some, or pass prompts=")
-        finished = fields.finished_expressions(
-            sample, self.label_field, expressions_field=self.expressions_field
-        )
+        finished = fields.finished_expressions(sample, self.label_field, expressions_field=self.expressions_field)
         missing = [expression for expression in expressions if expression.id not in finished]
         if not missing:
             return 0
         masklets = segment_frames(self.model.segmenter, fields.frame_source(sample), missing, tell)
-        fields.write_masklets(
-            sample, self.label_field, masklets, expressions_field=self.expressions_field
-        )
+        fields.write_masklets(sample, self.label_field, masklets, expressions_field=self.expressions_field)
         return len(masklets)
 
 

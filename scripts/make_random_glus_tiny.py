@@ -25,7 +25,7 @@ from fiftyone_refvos.models.glus.config import ARCHITECTURE, GlusConfig, GlusInf
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import SEG_TOKEN, conversation
-from fiftyone_refvos.models.glus.weights import published_name
+from fiftyone_refvos.models.glus.weights import published_name, set_memory_gamma
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN, LlamaTokenizer
 from fiftyone_refvos.models.registry import SHIPPED
 
@@ -101,7 +101,12 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.vocab").unlink()
     added = {token: VOCABULARY + number for number, token in enumerate(ADDED)}
     (folder / "added_tokens.json").write_text(json.dumps(added, indent=2) + "\n")
-    config = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": False}
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": True,
+        "add_bos_token": True,
+        "add_eos_token": False,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -110,9 +115,10 @@ def random_segmenter(config: GlusConfig, tokenizer: LlamaTokenizer, seed: int) -
     torch.manual_seed(seed)
     network = GlusNetwork(config, CLIPVisionConfig(**CLIP)).requires_grad_(False).eval()
     # a trained SAM2 has a layer scale near 0.1 and prompts that matter; the initial ones drown in the image
-    for layer in network.sam.sam2.memory_encoder.fuser.layers:
-        layer.gamma.fill_(0.1)
-    network.seg_projection[2].weight.mul_(20)
+    set_memory_gamma(network, 0.1)
+    output = network.seg_projection[2]
+    assert isinstance(output, torch.nn.Linear)
+    output.weight.mul_(20)
     segmenter = GlusSegmenter(network, tokenizer, GlusInference())
     states = [step.hidden[-1] for step in segmenter.steps(*short_video(video_seed("train", 0)))]
     direction = torch.stack(states).mean(0)
@@ -133,7 +139,9 @@ def save(segmenter: GlusSegmenter, folder: Path) -> None:
     save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
     clip = folder / "clip"
     clip.mkdir(exist_ok=True)
-    vision = {"vision_model." + name.removeprefix("clip."): t for name, t in state.items() if name.startswith("clip.")}
+    vision = {
+        "vision_model." + name.removeprefix("clip."): t for name, t in state.items() if name.startswith("clip.")
+    }
     save_file(vision, clip / "model.safetensors", metadata={"format": "pt"})
     config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", **CLIP}
     (clip / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -143,7 +151,13 @@ def main(folder: Path) -> None:
     """Writes the checkpoint with the first seed whose masks are neither empty nor the whole frame."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder)
-    sizes = {**SIZES, "vocab_size": VOCABULARY + len(ADDED), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes = {
+        **SIZES,
+        "vocab_size": VOCABULARY + len(ADDED),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
     (folder / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
     config, tokenizer = GlusConfig.read(folder), LlamaTokenizer(folder)
     for seed in SEEDS:

@@ -89,9 +89,7 @@ class Home:
                     return
             time.sleep(0.05)
         tail = (self.folder / "mongod.log").read_text(errors="replace")[-2000:]
-        raise RuntimeError(
-            f"mongod did not answer on port {port} within {START_SECONDS} s; its log ends:\n{tail}"
-        )
+        raise RuntimeError(f"mongod did not answer on port {port} within {START_SECONDS} s; its log ends:\n{tail}")
 
     def stop(self) -> None:
         """Stops mongod, if it runs, and removes the folder."""

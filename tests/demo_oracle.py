@@ -40,9 +40,7 @@ def meant(video: DemoVideo, text: str) -> tuple[str, ...]:
     if parts["relation"]:
         landmarks = [i for i, thing in enumerate(things) if _looks(thing, parts, "_2")]
         assert len(landmarks) == 1, f"the landmark of {text!r} is not unique"
-        found = [
-            i for i in found if i != landmarks[0] and _related(video, parts["relation"], i, landmarks[0])
-        ]
+        found = [i for i in found if i != landmarks[0] and _related(video, parts["relation"], i, landmarks[0])]
     elif parts["action"]:
         found = [i for i in found if _acts(video, parts["action"], i)]
     assert bool(parts["plural"]) == (len(found) > 1), f"wrong number in {text!r}"
@@ -89,9 +87,7 @@ def _gap(video: DemoVideo, i: int, j: int, t: int) -> float:
     config = replace(video.config, height=2 * video.config.height, width=2 * video.config.width)
     alone = [replace(video.world, config=config, objects=(video.objects[k],)) for k in (i, j)]
     first, second = (np.argwhere(render_masks(world, t)[0]) for world in alone)
-    distances = (
-        np.linalg.norm(first[:, None] - second[None], axis=2) if len(first) and len(second) else np.inf
-    )
+    distances = np.linalg.norm(first[:, None] - second[None], axis=2) if len(first) and len(second) else np.inf
     return float(np.min(distances)) / config.short_side
 
 

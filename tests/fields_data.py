@@ -74,9 +74,7 @@ def masklet(
 ) -> Masklet:
     """The masklet of `(N, H, W)` masks per frame, from frame `first` on; the score of an empty mask is 0."""
     results = [
-        FrameResult(
-            first + t, expression.id, frame, np.where(frame.any((1, 2)), scores, 0), bool(frame.any())
-        )
+        FrameResult(first + t, expression.id, frame, np.where(frame.any((1, 2)), scores, 0), bool(frame.any()))
         for t, frame in enumerate(masks)
     ]
     key_frames = {} if key_frame is None else {expression.id: key_frame}

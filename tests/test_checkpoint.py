@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, iterate_tensors, read_config, weight_files
 from fiftyone_refvos.models.glus.config import GlusConfig
+from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.weights import published_name, translate
 from fiftyone_refvos.models.loading import load_segmenter
 from fiftyone_refvos.models.registry import SHIPPED
@@ -179,8 +180,9 @@ def test_memory_gamma_is_what_config_or_user_says(checkpoint: Path) -> None:
     paths["sam_config"] = golden / "sam2_config.yaml"
 
     def gamma(**options) -> torch.Tensor:
-        sam2 = load_segmenter("glus", device="cpu", **options).network.sam.sam2
-        return sam2.memory_encoder.fuser.layers[0].gamma
+        segmenter = load_segmenter("glus", device="cpu", **options)
+        assert isinstance(segmenter, GlusSegmenter)
+        return segmenter.network.sam.sam2.memory_encoder.fuser.layers[0].gamma
 
     assert torch.all(gamma(**paths) == 1e-6)  # published checkpoints record nothing
     assert not torch.any(gamma(**paths, settings={"memory_gamma": "checkpoint"}) == 1e-6)

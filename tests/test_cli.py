@@ -19,7 +19,16 @@ from tests.videos import write_clip
 
 def test_segment_writes_into_a_dataset(dataset, tmp_path: Path, capsys) -> None:
     dataset.add_sample(fo.Sample(filepath=str(write_clip(tmp_path / "clip.mp4"))))
-    arguments = ["segment", dataset.name, "--label-field", "tiny", "--prompt", "the square", "--device", "cpu"]
+    arguments = [
+        "segment",
+        dataset.name,
+        "--label-field",
+        "tiny",
+        "--prompt",
+        "the square",
+        "--device",
+        "cpu",
+    ]
     assert main(arguments) == 0
     assert "1 masklets of 1 videos written to 'frames.tiny'" in capsys.readouterr().out
     dataset.reload()

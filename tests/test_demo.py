@@ -61,9 +61,7 @@ class TestSeeds:
             "generate(3); print(fingerprint(generate(7, DemoConfig(height=48, width=86))))"
         )
         root = Path(__file__).resolve().parents[1]
-        output = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-        )
+        output = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
         assert output.stdout.strip() == fingerprint(generate(7, SMALL))
 
     def test_a_seed_gives_what_it_always_gave(self):
@@ -153,9 +151,7 @@ class TestFrames:
             for row, column in product(range(0, 48, 3), range(0, 86, 3)):
                 owner = None
                 for index, thing in enumerate(video.objects):
-                    offset = (
-                        np.array([column + 0.5, row + 0.5]) / unit + video.world.camera[t] - thing.path[t]
-                    )
+                    offset = np.array([column + 0.5, row + 0.5]) / unit + video.world.camera[t] - thing.path[t]
                     x, y = (np.array([value]) * unit for value in offset)
                     if inside(thing.shape, thing.side * unit, thing.angle, x, y)[0]:
                         owner = index
@@ -217,9 +213,7 @@ class TestContent:
             assert largest.min() >= 0.015
 
     def test_large_objects_are_much_larger_than_small_ones(self, videos):
-        sides = {
-            size: [o.side for v in videos for o in v.objects if o.size == size] for size in ("small", "large")
-        }
+        sides = {size: [o.side for v in videos for o in v.objects if o.size == size] for size in ("small", "large")}
         assert min(sides["large"]) > 1.5 * max(sides["small"])
 
     def test_colours_are_far_apart(self):
@@ -269,8 +263,7 @@ class TestExpressions:
                 holds = expression.meaning.holds(video.world, facts)
                 assert None not in holds
                 assert (
-                    tuple(o.id for o, true in zip(video.objects, holds, strict=True) if true)
-                    == expression.object_ids
+                    tuple(o.id for o, true in zip(video.objects, holds, strict=True) if true) == expression.object_ids
                 )
 
     def test_kinds_say_how_many_objects_are_meant(self, videos):

@@ -51,9 +51,7 @@ def test_masks_expressions_and_metadata_are_those_of_the_videos(dataset):
             for t in range(8):
                 expected = {
                     object_id: mask
-                    for object_id, mask in zip(
-                        expression.object_ids, video.targets(expression, t), strict=True
-                    )
+                    for object_id, mask in zip(expression.object_ids, video.targets(expression, t), strict=True)
                     if mask.any()
                 }
                 found = pasted(sample.frames[t + 1].ground_truth, expression.id, video.size)

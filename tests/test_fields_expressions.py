@@ -32,9 +32,7 @@ def detections(*texts, **attributes):
     pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
     return fo.TemporalDetections(
         detections=[
-            fo.TemporalDetection(
-                label=text, support=[1, 5], **attributes, **({"expression_id": id_} if id_ else {})
-            )
+            fo.TemporalDetection(label=text, support=[1, 5], **attributes, **({"expression_id": id_} if id_ else {}))
             for text, id_ in pairs
         ]
     )
@@ -76,16 +74,12 @@ def test_texts_become_expressions_of_the_sample(dataset):
     assert expressions_field(dataset, "prompt") == "expressions"
     read_expressions(sample, "prompt")
     assert stored(sample) == [("the dog", "0"), ("a cat", "1")]
-    assert [(label.support, label.kind) for label in sample.expressions.detections] == [
-        ([1, 5], "prompt")
-    ] * 2
+    assert [(label.support, label.kind) for label in sample.expressions.detections] == [([1, 5], "prompt")] * 2
     assert expressions_field(dataset, "expressions") == "expressions"
 
 
 def test_labels_stay_in_their_own_field(dataset):
-    sample = add_sample(
-        dataset, captions=fo.Classifications(classifications=[fo.Classification(label="the dog")])
-    )
+    sample = add_sample(dataset, captions=fo.Classifications(classifications=[fo.Classification(label="the dog")]))
     assert read_expressions(sample, "captions") == [DOG]
     assert expressions_field(dataset.view(), "captions") == "captions"
     assert sample.captions.classifications[0].expression_id == "0"
@@ -131,9 +125,7 @@ def test_a_cloned_clips_view(dataset):
     clone = dataset.to_clips("expressions").clone()
     try:
         assert [read_expressions(sample) for sample in clone] == [[DOG], [Expression("0", "a cat")]]
-        with pytest.raises(
-            FieldError, match="'expressions' holds one Classification, to which no expression"
-        ):
+        with pytest.raises(FieldError, match="'expressions' holds one Classification, to which no expression"):
             add_expressions(clone.first(), "a cow")
     finally:
         clone.delete()
@@ -238,9 +230,7 @@ def test_a_field_that_is_not_set(dataset, value):
 def test_text_fields_cannot_be_expressions(dataset):
     sample = add_sample(dataset, expressions=["the dog"])
     assert finished_expressions(sample, "glus") == set()
-    with pytest.raises(
-        FieldError, match=re.escape("rename it with dataset.rename_sample_field('expressions'")
-    ):
+    with pytest.raises(FieldError, match=re.escape("rename it with dataset.rename_sample_field('expressions'")):
         add_expressions(sample, "a cat")
 
 
@@ -281,9 +271,7 @@ def test_names_that_are_taken(dataset):
     sample = add_sample(dataset)
     sample.frames[1] = fo.Frame(note="text")
     sample.save()
-    with pytest.raises(
-        FieldError, match=re.escape("'frames.note' holds StringField, not Detections: choose")
-    ):
+    with pytest.raises(FieldError, match=re.escape("'frames.note' holds StringField, not Detections: choose")):
         declare_masklet_schema(dataset, "note")
     declare_expressions(dataset)
     dataset.add_sample_field("expressions.detections.glus_score", fo.StringField)
@@ -293,7 +281,5 @@ def test_names_that_are_taken(dataset):
 
 
 def test_declaring_before_there_are_samples(dataset):
-    with pytest.raises(
-        FieldError, match="has the media type None, not video or image: add its samples before"
-    ):
+    with pytest.raises(FieldError, match="has the media type None, not video or image: add its samples before"):
         declare_masklet_schema(dataset, "glus")

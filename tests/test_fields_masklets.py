@@ -83,9 +83,7 @@ def test_read_back_is_what_was_written(exact_dataset, batch):
     texts = [written.expression.text for written in batch]
     # Metadata only where no detection tells the size: with other detections they must not be needed.
     height, width = batch[0].size
-    metadata = fo.VideoMetadata(
-        total_frame_count=len(batch[0].frames), frame_height=height, frame_width=width
-    )
+    metadata = fo.VideoMetadata(total_frame_count=len(batch[0].frames), frame_height=height, frame_width=width)
     sample = fo.Sample(filepath="/videos/a.mp4", metadata=metadata)
     exact_dataset.add_sample(sample)
     add_expressions(sample, texts)
@@ -254,9 +252,7 @@ def test_only_covered_frames_are_replaced(dataset):
     sample = video_sample(dataset, num_frames=6)
     write_masklets(sample, "model", [masklet(boxes([(1, 1)] * 6, SIZE))])
     write_masklets(sample, "model", [masklet(boxes([(9, 9)] * 2, SIZE), first=2)])
-    assert read_masklets(sample, "model") == [
-        masklet(boxes([(1, 1), (1, 1), (9, 9), (9, 9), (1, 1), (1, 1)], SIZE))
-    ]
+    assert read_masklets(sample, "model") == [masklet(boxes([(1, 1), (1, 1), (9, 9), (9, 9), (1, 1), (1, 1)], SIZE))]
 
 
 def test_masklets_of_different_frames_in_one_field(dataset):
@@ -288,9 +284,7 @@ def test_objects_in_memory_follow(dataset):
 def test_unknown_expressions_are_refused_before_anything_is_written(dataset):
     sample = video_sample(dataset)
     cat = masklet(boxes([(1, 1)], SIZE), expression=Expression("5", "cat"))
-    message = (
-        "'expressions' has no expression '5' to write a masklet for, only ['0']; add_expressions adds one"
-    )
+    message = "'expressions' has no expression '5' to write a masklet for, only ['0']; add_expressions adds one"
     with pytest.raises(FieldError, match=re.escape(message)):
         write_masklets(sample, "model", [masklet(boxes([(1, 1)], SIZE)), cat])
     assert len(sample.frames) == 0
@@ -327,9 +321,7 @@ def test_writing_changes_no_schema(dataset):
     sample = video_sample(dataset)
     declare_masklet_schema(dataset, "model")
     before = foo.get_db_conn().datasets.find_one({"name": dataset.name})
-    write_masklets(
-        sample, "model", [masklet(boxes([(1, 1)] * 2, SIZE), key_frame=1)], key_frame_scores={"0": [1, 0]}
-    )
+    write_masklets(sample, "model", [masklet(boxes([(1, 1)] * 2, SIZE), key_frame=1)], key_frame_scores={"0": [1, 0]})
     assert foo.get_db_conn().datasets.find_one({"name": dataset.name}) == before
 
 

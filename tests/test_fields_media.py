@@ -96,7 +96,5 @@ def test_missing_files(dataset, fields, message):
 
 def test_samples_without_frames_of_their_own(dataset):
     dataset.add_sample(fo.Sample(filepath="/a.png", boxes=fo.Detections(detections=[fo.Detection()])))
-    with pytest.raises(
-        FieldError, match="belongs to a view of patches or frames: pass samples of the dataset"
-    ):
+    with pytest.raises(FieldError, match="belongs to a view of patches or frames: pass samples of the dataset"):
         frame_source(dataset.to_patches("boxes").first())

@@ -22,9 +22,7 @@ def test_clips_view(dataset):
     assert write_and_read(clip, shorter) == [shorter]
     corners = [(1, 1), (1, 1), (8, 8), (8, 8), (8, 8), (1, 1)]
     assert read_masklets(sample, "model") == [masklet(boxes(corners, SIZE), key_frame=4)]
-    with pytest.raises(
-        FieldError, match=r"frame 3 \(from 0\) of the masklets is outside of the clip, which has 3"
-    ):
+    with pytest.raises(FieldError, match=r"frame 3 \(from 0\) of the masklets is outside of the clip, which has 3"):
         write_masklets(clip, "model", [masklet(boxes([(8, 8)] * 4, SIZE))])
 
 

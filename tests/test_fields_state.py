@@ -165,7 +165,5 @@ def test_clearing_images(dataset):
 def test_clips_are_not_cleared(dataset):
     sample = add_sample(dataset)
     write_masklets(sample, "model", [of(DOG)])
-    with pytest.raises(
-        FieldError, match="clips cannot be cleared of 'model', the masklets belong to whole videos"
-    ):
+    with pytest.raises(FieldError, match="clips cannot be cleared of 'model', the masklets belong to whole videos"):
         clear_field(dataset.to_clips("expressions"), "model")

@@ -81,9 +81,7 @@ def refused(hub: LoopbackHub, cache: Path, source: HubSource = SOURCE, **options
     return str(caught.value)
 
 
-def test_all_files_arrive_and_no_code(
-    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_files_arrive_and_no_code(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder = fetch(SOURCE, endpoint=hub.endpoint)
     assert folder.is_relative_to(tmp_path)

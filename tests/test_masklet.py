@@ -192,9 +192,7 @@ def test_equality_compares_contents():
 )
 def test_a_masklet_that_does_not_fit_together(changes, message):
     whole = Masklet.collect([result(0), result(1)], [DOG])[0]
-    parts = {
-        name: getattr(whole, name) for name in ("expression", "size", "frames", "masks", "scores", "found")
-    }
+    parts = {name: getattr(whole, name) for name in ("expression", "size", "frames", "masks", "scores", "found")}
     with pytest.raises(ValueError, match=re.escape(message)):
         Masklet(**{**parts, **changes})
 

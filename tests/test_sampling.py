@@ -26,9 +26,7 @@ def schedules() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("mode", "key"), [("center", "context_script"), ("linspace", "context_demo")])
-def test_context_frames_are_the_published_ones(
-    schedules: dict[str, Any], mode: ContextMode, key: str
-) -> None:
+def test_context_frames_are_the_published_ones(schedules: dict[str, Any], mode: ContextMode, key: str) -> None:
     table = {int(length): frames for length, frames in schedules[key].items()}
     assert len(table) == 46
     for length, frames in table.items():

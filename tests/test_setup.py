@@ -84,9 +84,7 @@ def test_wheel_carries_manifest_and_plugin(tmp_path):
     assert "fiftyone_refvos/masklet.py" in names
     for file in ("fiftyone.yml", "__init__.py", "operators/__init__.py", "model_zoo/manifest.json"):
         assert f"fiftyone_refvos/_plugin/{file}" in names
-    foreign = [
-        n for n in names if not n.startswith(("fiftyone_refvos/", "fiftyone_refvos-", "fiftyone/zoo/models/"))
-    ]
+    foreign = [n for n in names if not n.startswith(("fiftyone_refvos/", "fiftyone_refvos-", "fiftyone/zoo/models/"))]
     assert not foreign
     assert not [n for n in names if "__pycache__" in n]
 
@@ -144,9 +142,7 @@ def test_install_keeps_the_users_settings(home):
     config.write_text(json.dumps(mine))
     install()
     manifest = str(ROOT / "model_zoo" / "manifest.json")
-    assert json.loads(config.read_text()) == mine | {
-        "model_zoo_manifest_paths": ["/my/manifest.json", manifest]
-    }
+    assert json.loads(config.read_text()) == mine | {"model_zoo_manifest_paths": ["/my/manifest.json", manifest]}
     assert (home / "my plugins" / PLUGIN_YML["name"]).is_symlink()
 
 
@@ -199,9 +195,7 @@ def test_install_names_a_broken_config(home, text):
 def test_install_tells_when_the_environment_overrides_the_config(home, monkeypatch):
     monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", "/my/manifest.json")
     assert "overrides" in install()[-1]
-    monkeypatch.setenv(
-        "FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", f"/my.json,{ROOT / 'model_zoo' / 'manifest.json'}"
-    )
+    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", f"/my.json,{ROOT / 'model_zoo' / 'manifest.json'}")
     assert "overrides" not in install()[-1]
 
 
@@ -209,9 +203,7 @@ def test_fiftyone_finds_what_install_made(home, monkeypatch):
     import fiftyone.core.config as foc
     import fiftyone.plugins.core as fopc
 
-    monkeypatch.setenv(
-        "FIFTYONE_CONFIG_PATH", str(home / "config.json")
-    )  # FiftyOne fixed $HOME at its import
+    monkeypatch.setenv("FIFTYONE_CONFIG_PATH", str(home / "config.json"))  # FiftyOne fixed $HOME at its import
     monkeypatch.setenv("FIFTYONE_DEFAULT_DATASET_DIR", str(home / "data"))
     install()
     config = foc.load_config()

@@ -52,8 +52,13 @@ def test_glus_tables_agree(name: str) -> None:
 def test_parent_folder_is_searched_and_a_file_of_a_case_means_the_case(monkeypatch) -> None:
     from fiftyone_refvos.verify import cases
 
-    found = []
-    monkeypatch.setattr(cases, "_run", lambda case, check: found.append(case) or CaseReport(case, "found"))
+    found: list[Path] = []
+
+    def record(case: Path, check: object) -> CaseReport:
+        found.append(case)
+        return CaseReport(case, "found")
+
+    monkeypatch.setattr(cases, "_run", record)
     golden = shared_path("golden", "glus")
     list(verify([golden]))
     names = ["keyframe", "plain", "published_keys.json.gz", "schedules.json", "tokenizer_cases.json"]

@@ -162,9 +162,7 @@ def test_a_pause_repeats_the_picture(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize(
-    "write", [variable, lambda path: encode(path, PICTURES)], ids=["variable", "constant"]
-)
+@pytest.mark.parametrize("write", [variable, lambda path: encode(path, PICTURES)], ids=["variable", "constant"])
 def test_counts_and_rates_are_those_of_fiftyone(folder: Path, suffix: str, write) -> None:
     source = open_video(write(folder / f"counts{suffix}"))
     info = VideoStreamInfo.build_for(source.name)
@@ -188,9 +186,7 @@ def test_no_edit_list(folder: Path) -> None:
 
 
 def test_edit_list_hides_pictures(folder: Path, video: VideoFrames) -> None:
-    ffmpeg(
-        "-ss", "0.6", "-i", video.path, "-c", "copy", folder / "trimmed.mp4"
-    )  # 15, in the midst of a group
+    ffmpeg("-ss", "0.6", "-i", video.path, "-c", "copy", folder / "trimmed.mp4")  # 15, in the midst of a group
     source = open_video(folder / "trimmed.mp4")
     assert numbers(source) == list(range(15, 60))
     assert numbers(source, [44, 0, 20]) == [59, 15, 35]
@@ -215,9 +211,7 @@ def test_open_groups(folder: Path, codec: str) -> None:
 
 def test_a_cut_stream_starts_with_what_can_be_decoded(folder: Path) -> None:
     """Leading pictures of an open group whose references were cut away: the first whole picture stands in."""
-    parameters = {
-        "x265-params": "keyint=8:min-keyint=8:bframes=3:b-adapt=0:scenecut=0:open-gop=1:log-level=none"
-    }
+    parameters = {"x265-params": "keyint=8:min-keyint=8:bframes=3:b-adapt=0:scenecut=0:open-gop=1:log-level=none"}
     whole = encode(folder / "whole.mp4", PICTURES, codec="libx265", options=parameters)
     with av.open(str(whole)) as source, av.open(str(folder / "cut.mkv"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])

@@ -18,18 +18,14 @@ def test_size_changes_midway(tmp_path: Path) -> None:
     small = encode(tmp_path / "small.h264", PICTURES[:12]).read_bytes()
     large = encode(tmp_path / "large.h264", [numbered(number, 160, 96) for number in range(12)]).read_bytes()
     (tmp_path / "both.h264").write_bytes(small + large)
-    with pytest.raises(
-        VideoError, match=r"both.h264: frame 12 is 160x96, the first one is 80x48; re-encode it"
-    ):
+    with pytest.raises(VideoError, match=r"both.h264: frame 12 is 160x96, the first one is 80x48; re-encode it"):
         numbers(open_video(tmp_path / "both.h264"))
 
 
 def test_cut_off_with_its_table_at_the_end(tmp_path: Path) -> None:
     data = encode(tmp_path / "whole.mp4", PICTURES).read_bytes()
     (tmp_path / "half.mp4").write_bytes(data[: len(data) // 2])
-    with pytest.raises(
-        VideoError, match=r"half.mp4: is no readable video .*; copy or download it again, or convert"
-    ):
+    with pytest.raises(VideoError, match=r"half.mp4: is no readable video .*; copy or download it again, or convert"):
         open_video(tmp_path / "half.mp4")
 
 

@@ -109,16 +109,12 @@ def test_clip(video: VideoFrames, images: Path) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 3), (3, 2), (0, 60)])
 def test_clip_outside(video: VideoFrames, first: int, last: int) -> None:
-    with pytest.raises(
-        IndexError, match=f"frames {first} to {last} are no clip of .*: its frames are 0 to 59"
-    ):
+    with pytest.raises(IndexError, match=f"frames {first} to {last} are no clip of .*: its frames are 0 to 59"):
         clip(video, first, last)
 
 
 def test_dataset_frames() -> None:
-    folder = next(
-        path for path in sorted(shared_path("data", "mevis").rglob("JPEGImages/*")) if path.is_dir()
-    )
+    folder = next(path for path in sorted(shared_path("data", "mevis").rglob("JPEGImages/*")) if path.is_dir())
     source = open_frames_dir(folder)
     for name, frame in zip(source.names[:3], source.read(range(3)), strict=True):
         np.testing.assert_array_equal(frame, _opencv(folder / name))

@@ -50,7 +50,12 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
     environment = {name: v for name, v in os.environ.items() if name != "FIFTYONE_MODEL_ZOO_MANIFEST_PATHS"}
     environment["HOME"] = str(tmp_path)  # no config file that names the manifest
     process = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
     )
     assert f"RESULT {NAMES} RefVOSModel video" in process.stdout
 

@@ -67,8 +67,7 @@ class Track:
     def of(world: World, visibility: Visibility) -> list[Track]:
         """The tracks of all objects."""
         return [
-            Track(*parts)
-            for parts in zip(world.scene_paths(), visibility.inside, visibility.visible, strict=True)
+            Track(*parts) for parts in zip(world.scene_paths(), visibility.inside, visibility.visible, strict=True)
         ]
 
     def does(self, action: Action) -> Truth:

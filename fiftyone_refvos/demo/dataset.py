@@ -62,9 +62,7 @@ def load(
     if config.height % 2 or config.width % 2:
         raise ValueError(f"H.264 needs even sizes, got {config.height}x{config.width}")
     folder = Path(folder or Path(fo.config.default_dataset_dir) / "refvos-demo").absolute()
-    seeds = {
-        folder / _file_name(split, index, config): video_seed(split, index) for index in range(num_videos)
-    }
+    seeds = {folder / _file_name(split, index, config): video_seed(split, index) for index in range(num_videos)}
     settings = {"split": split, "config": asdict(config), "files": [str(path) for path in seeds]}
 
     if fo.dataset_exists(name):
@@ -163,9 +161,7 @@ def _ground_truth_frames(video: DemoVideo) -> dict[int, fo.Detections]:
     frames: dict[int, fo.Detections] = {}
     for t in range(len(video)):
         crops = {
-            thing.id: _crop(mask)
-            for thing, mask in zip(video.objects, video.masks(t), strict=True)
-            if mask.any()
+            thing.id: _crop(mask) for thing, mask in zip(video.objects, video.masks(t), strict=True) if mask.any()
         }
         frames[t + 1] = fo.Detections(
             detections=[

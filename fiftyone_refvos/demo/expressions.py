@@ -110,9 +110,7 @@ class Meaning:
     def holds(self, world: World, facts: Facts) -> tuple[Truth, ...]:
         """For each object of the world whether it is meant; None where people might disagree."""
         clause = self.clause.holds(world, facts) if self.clause else (True,) * len(world.objects)
-        return tuple(
-            self.look.fits(thing) and truth for thing, truth in zip(world.objects, clause, strict=True)
-        )
+        return tuple(self.look.fits(thing) and truth for thing, truth in zip(world.objects, clause, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +255,7 @@ def _clauses(world: World, facts: Facts) -> Iterator[Clause]:
 
 def _shortest_name(world: World, thing: DemoObject) -> Look | None:
     """The look with the fewest words that only this object has; None if it has a twin."""
-    looks = [
-        look for look in _looks(world) if [other for other in world.objects if look.fits(other)] == [thing]
-    ]
+    looks = [look for look in _looks(world) if [other for other in world.objects if look.fits(other)] == [thing]]
     looks = [look for look in looks if look.shape is not None] or looks
     return min(looks, key=lambda look: len(look.text().split()), default=None)
 

@@ -112,9 +112,7 @@ def _part(ways: FloatArray, t: int) -> bool:
     before, after = ways[:, t - 1] - ways[:, t], ways[:, t + 1] - ways[:, t]
     away = np.stack([before, after]) * np.array([1, -1])[:, None]  # the second's way turned round
     along = (away * apart).sum(axis=2)
-    return bool(
-        (along >= 0.8 * np.sqrt((away**2).sum(axis=2) * (apart**2).sum())).all() and (along > 0).all()
-    )
+    return bool((along >= 0.8 * np.sqrt((away**2).sum(axis=2) * (apart**2).sum())).all() and (along > 0).all())
 
 
 def _covered(visibility: Visibility, i: int, j: int) -> Truth:

@@ -22,9 +22,7 @@ MIN_ROOM = 0.26
 DIRECTIONS: dict[str, tuple[float, float]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
-def sample_path(
-    rng: np.random.Generator, config: DemoConfig, motion: Motion, radius: float
-) -> FloatArray | None:
+def sample_path(rng: np.random.Generator, config: DemoConfig, motion: Motion, radius: float) -> FloatArray | None:
     """A way of the given kind for a shape that reaches `radius` far from its centre.
 
     Returns:
@@ -96,9 +94,7 @@ def _room(config: DemoConfig, radius: float) -> FloatArray:
     return np.array(config.extent) - 2 * (0.85 * radius + config.camera)
 
 
-def _place(
-    rng: np.random.Generator, config: DemoConfig, ways: FloatArray, room: FloatArray
-) -> FloatArray | None:
+def _place(rng: np.random.Generator, config: DemoConfig, ways: FloatArray, room: FloatArray) -> FloatArray | None:
     """Shifts ways `(..., 2)` together to a random place where all of them stay in the picture."""
     low, high = ways.reshape(-1, 2).min(axis=0), ways.reshape(-1, 2).max(axis=0)
     free = room - (high - low)
@@ -129,9 +125,7 @@ def _way(rng: np.random.Generator, motion: Motion, room: FloatArray, time: Float
         radius = min(float(room.min()) / 2, rng.uniform(0.14, 0.2))
         if radius < 0.12:
             return None
-        turn = rng.uniform(0, 2 * np.pi) + 2 * np.pi * time * rng.uniform(1.05, 1.25) * (-1) ** rng.integers(
-            2
-        )
+        turn = rng.uniform(0, 2 * np.pi) + 2 * np.pi * time * rng.uniform(1.05, 1.25) * (-1) ** rng.integers(2)
         return radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     heading = _heading(rng, motion, room)
     if heading is None:

@@ -170,8 +170,7 @@ def _background(rng: np.random.Generator) -> Background:
     tint = rng.uniform(-14, 14, (2, 3))
     contrast = rng.uniform(14, 24)
     low, high = (
-        np.round(gray + sign * contrast + shift).astype(int)
-        for sign, shift in zip((-1, 1), tint, strict=True)
+        np.round(gray + sign * contrast + shift).astype(int) for sign, shift in zip((-1, 1), tint, strict=True)
     )
     return Background(
         texture=_pick(rng, TEXTURES),

@@ -102,9 +102,7 @@ def _moon(side: float, angle: float) -> tuple[FloatArray, FloatArray, float, flo
     # The bite removes the lens in which the two circles overlap.
     half_outer = np.arccos((offset**2 + 1 - ratio**2) / (2 * offset))
     half_bite = np.arccos((offset**2 + ratio**2 - 1) / (2 * offset * ratio))
-    kite = 0.5 * np.sqrt(
-        (1 + ratio - offset) * (offset + 1 - ratio) * (offset + ratio - 1) * (offset + 1 + ratio)
-    )
+    kite = 0.5 * np.sqrt((1 + ratio - offset) * (offset + 1 - ratio) * (offset + ratio - 1) * (offset + 1 + ratio))
     lens = half_outer + ratio**2 * half_bite - kite
     radius = side / float(np.sqrt(np.pi - lens))
     # The centroid of the moon is the origin: what the lens had is missing on the other side.

@@ -81,9 +81,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16:
-            raise ValueError(
-                f"frames must be at least 16 pixels high and wide, got {self.height}x{self.width}"
-            )
+            raise ValueError(f"frames must be at least 16 pixels high and wide, got {self.height}x{self.width}")
         if max(self.extent) > 3:
             raise ValueError(f"frames of {self.height}x{self.width} are too long: at most 3 to 1")
         if self.num_frames < MIN_FRAMES:
@@ -91,9 +89,7 @@ class DemoConfig:
         if self.frame_rate < 1:
             raise ValueError(f"frame_rate must be at least 1, got {self.frame_rate}")
         if not 2 <= self.min_objects <= self.max_objects <= 6:
-            raise ValueError(
-                f"need 2 <= min_objects <= max_objects <= 6, got {self.min_objects}, {self.max_objects}"
-            )
+            raise ValueError(f"need 2 <= min_objects <= max_objects <= 6, got {self.min_objects}, {self.max_objects}")
         if not 0 <= self.camera <= 0.06:
             raise ValueError(f"camera must be in [0, 0.06], got {self.camera}")
 

@@ -52,9 +52,7 @@ def crop(rle: RLE) -> Crop | None:
     left, right = int(starts[0]) // height, int(ends[-1] - 1) // height + 1
     runs = np.diff(edges.ravel(), prepend=left * height, append=right * height)
     strip = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(right - left, height)
-    if (
-        starts // height < (ends - 1) // height
-    ).any():  # a run goes on from the bottom to the top of the next column
+    if (starts // height < (ends - 1) // height).any():  # a run goes on from the bottom to the top of the next column
         top, bottom = 0, height
     else:
         top, bottom = int((starts % height).min()), int(((ends - 1) % height).max()) + 1

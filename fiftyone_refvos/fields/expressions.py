@@ -147,9 +147,7 @@ def _add(
     document = prompt_type(place.dataset, field, owner=place)
     inner = LISTS[document]
     if inner is None:
-        raise FieldError(
-            f"{place}: {field!r} holds one {document.__name__}, to which no expression can be added"
-        )
+        raise FieldError(f"{place}: {field!r} holds one {document.__name__}, to which no expression can be added")
     labels = labels_of(read_label(place, field))
     _number(place, field, labels)
     known = {text_of(label): label["expression_id"] for label in reversed(labels)}
@@ -164,9 +162,7 @@ def _add(
 def _new_label(place: Place, text: str, expression_id: str, kind: str) -> RawLabel:
     if place.is_video:
         support = [1, num_frames(place)]
-        return fo.TemporalDetection(
-            label=text, support=support, expression_id=expression_id, kind=kind
-        ).to_dict()
+        return fo.TemporalDetection(label=text, support=support, expression_id=expression_id, kind=kind).to_dict()
     return fo.Classification(label=text, expression_id=expression_id, kind=kind).to_dict()
 
 
@@ -204,9 +200,7 @@ def _shown_ids(sample: fo.Sample, field: str) -> set[str] | None:
 
 def _checked_text(place: Place, field: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise FieldError(
-            f"{place}: an expression in {field!r} is empty: write what to look for, or remove it"
-        )
+        raise FieldError(f"{place}: an expression in {field!r} is empty: write what to look for, or remove it")
     return text.strip()
 
 

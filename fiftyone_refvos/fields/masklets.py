@@ -92,9 +92,7 @@ def labels_for(sample: fo.Sample, masklets: Sequence[Masklet]) -> dict[int, fo.D
     return to_labels(masklets, canvas_of(place, masklets[0].size), first=place.first)
 
 
-def to_labels(
-    masklets: Sequence[Masklet], canvas: tuple[int, int], *, first: int = 1
-) -> dict[int, fo.Detections]:
+def to_labels(masklets: Sequence[Masklet], canvas: tuple[int, int], *, first: int = 1) -> dict[int, fo.Detections]:
     """The same labels as FiftyOne objects by frame number, for samples that are in no dataset yet.
 
     Args:
@@ -103,9 +101,7 @@ def to_labels(
         first: frame number of their frame 0; greater than 1 for clips
     """
     templates = _Templates({})
-    frames: dict[int, list[fo.Detection]] = {
-        frame + first: [] for masklet in masklets for frame in masklet.frames
-    }
+    frames: dict[int, list[fo.Detection]] = {frame + first: [] for masklet in masklets for frame in masklet.frames}
     for masklet in masklets:
         for n in range(masklet.num_objects):
             track = fo.Detection.from_dict(templates.of(masklet, n))
@@ -194,9 +190,7 @@ def _raw_frames(
 def _merge(stored: RawLabel | None, fresh: Mapping[str, Sequence[RawLabel]]) -> RawLabel:
     """The raw Detections of a frame, in the order of `index`, with new detections of some expressions."""
     label = stored or {"_cls": "Detections", "detections": []}
-    detections = [
-        detection for detection in label["detections"] if detection.get("expression_id") not in fresh
-    ]
+    detections = [detection for detection in label["detections"] if detection.get("expression_id") not in fresh]
     detections += [detection for of_expression in fresh.values() for detection in of_expression]
     return {**label, "detections": sorted(detections, key=lambda detection: detection.get("index") or 0)}
 
@@ -210,9 +204,7 @@ def _check(
 ) -> None:
     ids = [masklet.expression.id for masklet in masklets]
     if len(set(ids)) < len(ids):
-        raise FieldError(
-            f"{place}: one masklet per expression is written into {field!r}, got expression ids {ids}"
-        )
+        raise FieldError(f"{place}: one masklet per expression is written into {field!r}, got expression ids {ids}")
     if unknown := [id_ for id_ in ids if id_ not in labels]:
         raise FieldError(
             f"{place}: {expressions_field!r} has no expression {unknown[0]!r} to write a masklet for, only "

@@ -50,9 +50,7 @@ def read_masklets(
     place = locate(sample)
     path = f"frames.{field}" if place.is_video else field
     if getattr(place.dataset.get_field(path), "document_type", None) is not fo.Detections:
-        raise FieldError(
-            f"dataset {place.dataset.name!r} has no Detections in {path!r} to read masklets from"
-        )
+        raise FieldError(f"dataset {place.dataset.name!r} has no Detections in {path!r} to read masklets from")
     frames = {
         number: label["detections"]
         for number, label in sorted(read_frames(place, field).items())

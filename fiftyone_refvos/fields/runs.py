@@ -18,6 +18,4 @@ def to_runs(numbers: Iterable[int]) -> list[int]:
 
 def from_runs(runs: Sequence[int]) -> set[int]:
     """[1, 3, 7, 7] becomes {1, 2, 3, 7}."""
-    return {
-        number for first, last in zip(runs[::2], runs[1::2], strict=True) for number in range(first, last + 1)
-    }
+    return {number for first, last in zip(runs[::2], runs[1::2], strict=True) for number in range(first, last + 1)}

@@ -69,28 +69,19 @@ def locate(sample: fo.Sample) -> Place:
     """
     dataset = sample.dataset
     if dataset is None:
-        raise FieldError(
-            f"the sample of {sample.filepath} is in no dataset: call dataset.add_sample(sample) first"
-        )
+        raise FieldError(f"the sample of {sample.filepath} is in no dataset: call dataset.add_sample(sample) first")
     if sample.media_type not in (fom.VIDEO, fom.IMAGE):
-        raise FieldError(
-            f"sample {sample.id} ({sample.filepath}) is a {sample.media_type}, not a video or an image"
-        )
+        raise FieldError(f"sample {sample.id} ({sample.filepath}) is a {sample.media_type}, not a video or an image")
     sample_id = sample.id
     if isinstance(sample, ClipView):
         # No public name leads from a clip back to the dataset that owns its frames.
         dataset, sample_id = sample._view._root_dataset, sample.sample_id
     elif dataset._is_generated:
-        raise FieldError(
-            f"sample {sample.id} belongs to a view of patches or frames: pass samples of the dataset"
-        )
+        raise FieldError(f"sample {sample.id} belongs to a view of patches or frames: pass samples of the dataset")
     first, last = 1, None
     # Also true for the samples of a cloned clips view, which are whole samples with the frames of the clip
     # only.
-    if (
-        isinstance(sample.dataset.get_field("support"), fo.FrameSupportField)
-        and sample["support"] is not None
-    ):
+    if isinstance(sample.dataset.get_field("support"), fo.FrameSupportField) and sample["support"] is not None:
         first, last = sample["support"]
     return Place(dataset, sample_id, sample.filepath, sample.media_type == fom.VIDEO, first, last)
 

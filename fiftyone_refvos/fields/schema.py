@@ -154,9 +154,7 @@ def _is_video(dataset: fo.Dataset) -> bool:
     return dataset.media_type == fom.VIDEO
 
 
-def _declare(
-    dataset: fo.Dataset, path: str, kind: type[fo.Field], subfield: type[fo.Field] | None = None
-) -> None:
+def _declare(dataset: fo.Dataset, path: str, kind: type[fo.Field], subfield: type[fo.Field] | None = None) -> None:
     stored = dataset.get_field(path)
     if stored is None:
         _add(dataset, path, kind, **({"subfield": subfield} if subfield else {}))

@@ -47,9 +47,7 @@ def covered_frames(field: str, label: RawLabel) -> set[int]:
     return from_runs(label.get(f"{field}_frames") or [])
 
 
-def clear_field(
-    samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS
-) -> None:
+def clear_field(samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS) -> None:
     """Removes all masklets of a field from samples, and what their expressions say of them; the schema stays.
 
     Args:
@@ -107,17 +105,14 @@ def mark_finished(
             "no_target": masklet.no_target,
             "score": masklet.score,
             "key_frame": None if masklet.key_frame is None else place.first + masklet.key_frame,
-            "frames": to_runs(
-                _covered(place, field, labels[masklet.expression.id], masklet, complete=complete)
-            ),
+            "frames": to_runs(_covered(place, field, labels[masklet.expression.id], masklet, complete=complete)),
             "text": masklet.expression.text,
         }
         for masklet in masklets
     }
     # In the order of RESULT_ATTRIBUTES, which ends with the text.
     attributes = {
-        f"{field}_{name}": {id_: result[name] for id_, result in results.items()}
-        for name in RESULT_ATTRIBUTES
+        f"{field}_{name}": {id_: result[name] for id_, result in results.items()} for name in RESULT_ATTRIBUTES
     }
     set_attributes(place, expressions_field, labels, attributes)
 

@@ -119,9 +119,7 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def check_tensors(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], *, where: str
-) -> None:
+def check_tensors(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], *, where: str) -> None:
     """Compares tensor names and shapes, and reports every difference at once.
 
     Args:

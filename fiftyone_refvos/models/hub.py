@@ -60,8 +60,7 @@ class HubSource:
         return [
             name
             for name in names
-            if not name.lower().endswith(_CODE)
-            and any(fnmatchcase(name, pattern) for pattern in self.allow_patterns)
+            if not name.lower().endswith(_CODE) and any(fnmatchcase(name, pattern) for pattern in self.allow_patterns)
         ]
 
 
@@ -128,9 +127,7 @@ def _download(source: HubSource, cache: HubCache, endpoint: str | None) -> Path:
     return cache.path(commit, "")
 
 
-def _listing(
-    source: HubSource, cache: HubCache, endpoint: str | None
-) -> tuple[str, list[str], dict[str, HubFile]]:
+def _listing(source: HubSource, cache: HubCache, endpoint: str | None) -> tuple[str, list[str], dict[str, HubFile]]:
     """Asks the hub for the commit, the names of all its files, and the size and checksum of the source's."""
     from huggingface_hub import HfApi
 
@@ -230,9 +227,7 @@ def _verify(source: HubSource, cache: HubCache, commit: str, files: Mapping[str,
         )
 
 
-def _unavailable(
-    source: HubSource, cache: HubCache, endpoint: str | None, option: str, error: Exception
-) -> str:
+def _unavailable(source: HubSource, cache: HubCache, endpoint: str | None, option: str, error: Exception) -> str:
     """The whole message for a download that failed: what, why, and the ways out."""
     reason = _reason(source, cache, (endpoint or constants.ENDPOINT).rstrip("/"), error)
     kept = cache.partial_bytes()

@@ -127,7 +127,5 @@ def _load_glus(
         clip = folder / "clip"
     else:
         clip = fetch(CLIP, option="clip_path")
-    network = load_network(
-        folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype
-    )
+    network = load_network(folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype)
     return GlusSegmenter(network, LlamaTokenizer(folder), settings)

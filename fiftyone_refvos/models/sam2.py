@@ -69,7 +69,11 @@ class DecodedMasks:
         """The mask of one prompt, with the batch axis kept."""
         part = slice(index, index + 1)
         return DecodedMasks(
-            self.low_res[part], self.iou[part], self.iou_all[part], self.object_score[part], self.stability[part]
+            self.low_res[part],
+            self.iou[part],
+            self.iou_all[part],
+            self.object_score[part],
+            self.stability[part],
         )
 
 

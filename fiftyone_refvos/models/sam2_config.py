@@ -59,7 +59,10 @@ class Sam2Sizes:
         unknown = sorted(values.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise CheckpointError(f"unknown SAM2 sizes in config.json: {', '.join(unknown)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        sizes: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**sizes)
 
     def to_yaml(self) -> dict[str, Any]:
         """The official SAM2 2.0 configuration with these sizes, as nested dictionaries."""
@@ -97,7 +100,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         # OmegaConf, as sam2 itself: plain YAML 1.1 reads "1e-6" as a string
-        config = OmegaConf.to_container(OmegaConf.load(path))
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise CheckpointError(f"{path} cannot be read as a SAM2 configuration: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -318,5 +318,3 @@ def _present(value: Any) -> Any:
     if value is None:
         raise ValueError("golden has values for a step in which [SEG] was not found here")
     return value
-
-

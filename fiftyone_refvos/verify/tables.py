@@ -14,7 +14,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.glus.config import GlusConfig
 from fiftyone_refvos.models.glus.weights import check_published_keys, empty_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
-from fiftyone_refvos.sampling import context_frames, memory_positions
+from fiftyone_refvos.sampling import ContextMode, context_frames, memory_positions
 from fiftyone_refvos.verify.report import CaseReport, Stage
 
 _SCHEDULES = {"context_script", "context_demo", "memory"}
@@ -55,7 +55,8 @@ def check_schedules(path: Path) -> CaseReport:
     """Compares frame indices and pass positions; they must be identical."""
     report = CaseReport(path, "GLUS schedules")
     table = _read_json(path)
-    for key, mode in (("context_script", "center"), ("context_demo", "linspace")):
+    modes: dict[str, ContextMode] = {"context_script": "center", "context_demo": "linspace"}
+    for key, mode in modes.items():
         if key in table:
             lengths = [int(length) for length in table[key]]
             # -1 stands for the last frame, as in Python
@@ -72,7 +73,10 @@ def check_schedules(path: Path) -> CaseReport:
 def is_glus_key_table(path: Path) -> bool:
     """A JSON object of tensor names and shapes that holds GLUS's own parts."""
     table = _read_json(path)
-    return isinstance(table, dict) and {"model.text_hidden_fcs.0.0.weight", "model.mm_projector.weight"} <= set(table)
+    return isinstance(table, dict) and {
+        "model.text_hidden_fcs.0.0.weight",
+        "model.mm_projector.weight",
+    } <= set(table)
 
 
 def check_glus_keys(path: Path) -> CaseReport:

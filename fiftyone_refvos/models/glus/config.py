@@ -87,13 +87,13 @@ class GlusConfig:
             CheckpointError: if the folder is no checkpoint, or one of another system, or lacks an entry
         """
         return cls.from_dict(
-            read_config(folder), where=folder, sam2=read_yaml(sam2_config) if sam2_config is not None else None
+            read_config(folder),
+            where=folder,
+            sam2=read_yaml(sam2_config) if sam2_config is not None else None,
         )
 
     @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], *, where: Path, sam2: dict[str, Any] | None = None
-    ) -> GlusConfig:
+    def from_dict(cls, config: Mapping[str, Any], *, where: Path, sam2: dict[str, Any] | None = None) -> GlusConfig:
         """Reads the entries of a config.json; `where` is what errors call it."""
         architectures = config.get("architectures") or []
         if ARCHITECTURE not in architectures:

@@ -30,7 +30,13 @@ class FrameEncoder:
     """
 
     def __init__(
-        self, network: GlusNetwork, frames: FrameSource, *, context: Sequence[int], last_key: int, cache_bytes: int
+        self,
+        network: GlusNetwork,
+        frames: FrameSource,
+        *,
+        context: Sequence[int],
+        last_key: int,
+        cache_bytes: int,
     ) -> None:
         self.clip_encodes = 0
         self.sam_encodes = 0

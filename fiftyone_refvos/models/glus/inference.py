@@ -163,9 +163,7 @@ class GlusSegmenter:
         return {identity: key_frames.get(identity, 0) for identity in ids}
 
     @torch.inference_mode()
-    def _steps(
-        self, frames: FrameSource, expressions: Sequence[Expression], keys: dict[str, int]
-    ) -> Iterator[Step]:
+    def _steps(self, frames: FrameSource, expressions: Sequence[Expression], keys: dict[str, int]) -> Iterator[Step]:
         encoder = FrameEncoder(
             self.network,
             frames,

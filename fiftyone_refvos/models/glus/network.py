@@ -66,7 +66,10 @@ class GlusNetwork(nn.Module):
         self.llama = LlamaModel(config.llama)
         self.lm_head = nn.Linear(hidden, config.llama.vocab_size, bias=False)
         self.seg_projection = nn.Sequential(
-            nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, config.prompt_dim), nn.Dropout(0.0)
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, config.prompt_dim),
+            nn.Dropout(0.0),
         )
         self.sam = LanguageSam2(config.sam2)
         # The PIL backend: bicubic resizing of uint8 images differs from torchvision's.

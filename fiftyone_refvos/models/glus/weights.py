@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fiftyone_refvos.models.checkpoint import (
@@ -119,7 +119,7 @@ def check_published_keys(shapes: dict[str, tuple[int, ...]], network: GlusNetwor
         CheckpointError: for missing, unexpected or wrongly shaped tensors
     """
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if not name.startswith("clip.")}
-    check_tensors(expected, {n: s for n, s in _translated(shapes.items())}, where=where)
+    check_tensors(expected, dict(_translated(shapes.items())), where=where)
 
 
 def _translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
