@@ -14,7 +14,7 @@ setup: ## .venv with all packages, ffmpeg, MongoDB (the other targets call it)
 demo: export FIFTYONE_DATABASE_VALIDATION = false
 demo: setup ## segment generated videos; VIDEO=clip.mp4 EXPRESSION="the dog" takes your own, APP=1 opens the App
 	$(BIN)/refvos install
-	$(BIN)/refvos demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(EXPRESSION),--expression "$(EXPRESSION)") $(if $(APP),--app)
+	$(BIN)/refvos demo $(if $(VIDEO),--video "$(VIDEO)")$(if $(EXPRESSION), --expression "$(EXPRESSION)")$(if $(APP), --app)
 
 test: setup ## all tests
 	@bash scripts/browser.sh

@@ -10,7 +10,7 @@ Importing this is quick: FiftyOne and the networks are imported by what needs th
 """
 
 from fiftyone_refvos import demo
-from fiftyone_refvos.install import announce_models, install
+from fiftyone_refvos.installation import announce_models, install
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 

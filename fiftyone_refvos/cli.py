@@ -78,7 +78,7 @@ def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _install(args: argparse.Namespace) -> int:
-    from fiftyone_refvos.install import install
+    from fiftyone_refvos.installation import install
 
     print("\n".join(install()))
     return 0

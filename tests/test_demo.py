@@ -20,7 +20,7 @@ from fiftyone_refvos.demo.shapes import inside, reach, signed_distance
 from fiftyone_refvos.demo.world import COLORS, MOTIONS, RGB, SHAPES, TEXTURES
 from tests.demo_oracle import meant
 
-SMALL = DemoConfig(height=48, width=86)
+SMALL = DemoConfig(height=48, width=86, max_per_kind=3)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ class TestSeeds:
     def test_another_process_gives_the_same_video(self):
         code = (
             "from fiftyone_refvos.demo import DemoConfig, generate; from tests.test_demo import fingerprint;"
-            "generate(3); print(fingerprint(generate(7, DemoConfig(height=48, width=86))))"
+            "generate(3); print(fingerprint(generate(7, DemoConfig(height=48, width=86, max_per_kind=3))))"
         )
         root = Path(__file__).resolve().parents[1]
         output = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from hatchling.builders.wheel import WheelBuilder
 
-import fiftyone_refvos.install as installer
-from fiftyone_refvos.install import install
+import fiftyone_refvos.installation as installer
+from fiftyone_refvos.installation import install
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -199,7 +199,13 @@ def test_install_tells_when_the_environment_overrides_the_config(home, monkeypat
     assert "overrides" not in install()[-1]
 
 
-def test_fiftyone_finds_what_install_made(home, monkeypatch):
+@pytest.fixture
+def _fiftyone():
+    """Imports FiftyOne with the settings of the test run, which a test must not change before."""
+    import fiftyone  # noqa: F401
+
+
+def test_fiftyone_finds_what_install_made(_fiftyone, home, monkeypatch):
     import fiftyone.core.config as foc
     import fiftyone.plugins.core as fopc
 
