@@ -47,6 +47,25 @@ def check_field(dataset: fo.Dataset, label_field: str, identity: Mapping[str, An
         raise FieldExistsError(f"'frames.{label_field}' was made by another run ({changes}): {way_out}")
 
 
+def check_overwrite(samples: fo.Dataset | fo.DatasetView, label_field: str, identity: Mapping[str, Any]) -> None:
+    """Makes sure that overwriting some samples does not leave those of another model beside them.
+
+    Raises:
+        FieldExistsError: if another model made the field, and it holds labels of samples outside of `samples`
+    """
+    dataset = samples._root_dataset  # no public name leads there from a clips view
+    former = made_by(dataset, label_field)
+    if dataset.get_field(f"frames.{label_field}") is None or former == dict(identity):
+        return
+    ids = samples.values("sample_id" if samples._is_clips else "id")
+    others = dataset.exclude(ids).count(f"frames.{label_field}.detections")
+    if others:
+        raise FieldExistsError(
+            f"'frames.{label_field}' holds {others} masks of other samples that were not made by this model with these "
+            "settings, and one field is to hold the masks of one: overwrite the whole dataset, or choose another field"
+        )
+
+
 def register(dataset: fo.Dataset, label_field: str, identity: Mapping[str, Any]) -> None:
     """Records that a run begins; a run that goes on keeps its record."""
     key = run_key(label_field)

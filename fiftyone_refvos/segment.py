@@ -177,7 +177,9 @@ class _Run:
         """Declares the schema and the run, after checking that nothing else is in the label field."""
         from fiftyone_refvos import fields, run_records
 
+        fields.check_label_field(self.label_field)
         if overwrite:
+            run_records.check_overwrite(self.samples, self.label_field, self.model.identity)
             fields.clear_field(self.samples, self.label_field, expressions_field=self.expressions_field)
         else:
             run_records.check_field(self.dataset, self.label_field, self.model.identity)

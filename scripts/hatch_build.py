@@ -17,6 +17,7 @@ WHEEL_ONLY = {
     "fiftyone.yml": "fiftyone_refvos/_plugin/fiftyone.yml",
     "__init__.py": "fiftyone_refvos/_plugin/__init__.py",
     "operators": "fiftyone_refvos/_plugin/operators",
+    "assets": "fiftyone_refvos/_plugin/assets",
     "model_zoo": "fiftyone_refvos/_plugin/model_zoo",
 }
 

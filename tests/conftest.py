@@ -47,6 +47,8 @@ class Home:
         """Points this process and its children at the folder; before anything imports FiftyOne."""
         # A database that the user's shell names must never be written to; the real one is set by `start`.
         os.environ.pop("FIFTYONE_DATABASE_URI", None)
+        # Threads that spin while they wait make everything many times slower where other programs want the cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.update(
             HOME=str(self.folder / "home"),
             FIFTYONE_DATABASE_DIR=str(self.folder / "db"),

@@ -145,6 +145,28 @@ def test_field_of_another_run_is_not_overwritten_unasked(dataset, tmp_path, mode
         rv.segment(dataset, model, label_field="mine")
 
 
+def test_overwriting_a_part_does_not_mix_two_models_in_one_field(dataset, tmp_path, model) -> None:
+    add_clips(dataset, tmp_path, 2, prompt="the square")
+    rv.segment(dataset, model, label_field="tiny", prompt_field="prompt")
+    other = foz.load_zoo_model("glus-tiny", device="cpu", context_mode="linspace")
+    view = dataset.match(F("filepath") == dataset.last().filepath)
+    with pytest.raises(rv.FieldExistsError, match="masks of other samples .* overwrite the whole dataset"):
+        rv.segment(view, other, label_field="tiny", prompt_field="prompt", overwrite=True)
+    report = rv.segment(view, model, label_field="tiny", prompt_field="prompt", overwrite=True)
+    assert report.num_videos == 1  # the same model may do a part again
+    assert dataset.count("frames.tiny.detections") > 0
+
+
+@pytest.mark.parametrize("name", ["my field", "2nd", "_hidden", "größe", "a.b", ""])
+def test_label_field_that_cannot_be_one_is_refused_before_anything_changes(dataset, tmp_path, model, name) -> None:
+    add_clips(dataset, tmp_path)
+    schema = dataset.get_frame_field_schema(flat=True)
+    with pytest.raises(FieldError, match="cannot be a label field"):
+        rv.segment(dataset, model, label_field=name, prompts=["x"])
+    assert dataset.get_frame_field_schema(flat=True) == schema
+    assert dataset.get_field("expressions") is None
+
+
 def test_failures_are_listed_and_the_other_videos_go_on(dataset, tmp_path, model) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()

@@ -82,7 +82,13 @@ def test_wheel_carries_manifest_and_plugin(tmp_path):
     names = build("standard", tmp_path).namelist()
     assert "fiftyone/zoo/models/manifest-refvos.json" in names  # FiftyOne globs manifest-*.json there
     assert "fiftyone_refvos/masklet.py" in names
-    for file in ("fiftyone.yml", "__init__.py", "operators/__init__.py", "model_zoo/manifest.json"):
+    for file in (
+        "fiftyone.yml",
+        "__init__.py",
+        "operators/__init__.py",
+        "assets/segment_expressions.svg",
+        "model_zoo/manifest.json",
+    ):
         assert f"fiftyone_refvos/_plugin/{file}" in names
     foreign = [n for n in names if not n.startswith(("fiftyone_refvos/", "fiftyone_refvos-", "fiftyone/zoo/models/"))]
     assert not foreign

@@ -12,6 +12,7 @@ from fiftyone_refvos.fields.reading import read_masklets
 from fiftyone_refvos.fields.samples import FieldError
 from fiftyone_refvos.fields.schema import (
     EXPRESSIONS,
+    check_label_field,
     declare_expressions,
     declare_masklet_schema,
     expressions_field,
@@ -23,6 +24,7 @@ __all__ = [
     "FieldError",
     "add_expressions",
     "canvas_size",
+    "check_label_field",
     "clear_field",
     "declare_expressions",
     "declare_masklet_schema",

@@ -103,6 +103,19 @@ def declare_expressions(dataset: fo.Dataset, field: str = EXPRESSIONS) -> None:
         _declare(dataset, f"{label_path(dataset, field)}.{name}", kind)
 
 
+def check_label_field(field: str) -> None:
+    """Refuses a name that FiftyOne could not use everywhere: as a field, in attributes, and as a key of a run.
+
+    Raises:
+        FieldError: for anything but letters, digits and underscores, with a letter first
+    """
+    if not (field.isascii() and field.isidentifier()) or field.startswith("_"):
+        raise FieldError(
+            f"{field!r} cannot be a label field: use letters, digits and underscores, with a letter first, such as "
+            "'glus_tiny'"
+        )
+
+
 def declare_masklet_schema(
     samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS
 ) -> None:

@@ -1,0 +1,170 @@
+"""Numbers about masklets, next to them: per frame on the detections, per expression, per video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import fiftyone as fo
+
+from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes
+from fiftyone_refvos.fields.media import stored_size
+from fiftyone_refvos.fields.reading import read_area
+from fiftyone_refvos.fields.samples import FieldError, locate, root_dataset
+from fiftyone_refvos.fields.schema import EXPRESSIONS, declare_floats, label_path
+from fiftyone_refvos.masklet import RLE, Masklet
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExpressionFacts:
+    """What the labels of an expression say besides its text; see design of the data model.
+
+    Attributes:
+        object_ids: the objects that it means, () where that is not told
+        type_id: the kind of expression, where the dataset tells kinds apart
+        annotator: who wrote it, where there are several
+    """
+
+    object_ids: tuple[str, ...] = ()
+    type_id: int | None = None
+    annotator: int | None = None
+
+
+def expression_facts(sample: fo.Sample, expressions_field: str = EXPRESSIONS) -> dict[str, ExpressionFacts]:
+    """What is known of every expression of a video, by expression id; of the whole video, also for a clip."""
+    return {
+        expression_id: ExpressionFacts(
+            tuple(str(each) for each in label.get("object_ids") or ()), label.get("type_id"), label.get("annotator")
+        )
+        for expression_id, label in labels_by_id(locate(sample), expressions_field).items()
+    }
+
+
+def frame_numbers(masklet: Masklet) -> list[int]:
+    """The frame numbers that a masklet of a whole video covers, as FiftyOne counts them."""
+    return [frame + 1 for frame in masklet.frames]
+
+
+def shown_frames(sample: fo.Sample) -> set[int]:
+    """The frame numbers that a sample of a view shows; for a clip those of the clip."""
+    place = locate(sample)
+    return {number for number in sample.frames if place.contains(number)}
+
+
+def video_size(sample: fo.Sample) -> Size | None:
+    """(H, W) of the frames, where the sample tells it exactly."""
+    return stored_size(locate(sample))
+
+
+def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
+    """The masks of all detections of each frame, whatever they are of, by frame number; None without the field.
+
+    For what belongs to no expression: `void` pixels, the `foreground`.
+    """
+    place = locate(sample)
+    if place.dataset.get_field(f"frames.{field}") is None:
+        return None
+    return read_area(place, field)
+
+
+def declare_scores(
+    samples: fo.Dataset | fo.DatasetView,
+    field: str,
+    *,
+    per_frame: Iterable[str] = (),
+    per_expression: Iterable[str] = (),
+    per_video: Iterable[str] = (),
+    expressions_field: str = EXPRESSIONS,
+) -> list[str]:
+    """Declares numbers of detections, expressions and samples, and returns their paths.
+
+    Args:
+        samples: a video dataset, or any view of one; the whole dataset is declared
+        field: the label field of the masklets, without `frames.`
+        per_frame: attributes of its detections
+        per_expression: attributes of the expressions
+        per_video: sample fields
+        expressions_field: the field with the expressions
+
+    Raises:
+        FieldError: if one of the names holds something else
+    """
+    dataset = root_dataset(samples)
+    paths = [f"frames.{field}.detections.{name}" for name in per_frame]
+    if names := [*per_expression]:
+        path = label_path(dataset, expressions_field)
+        paths += [f"{path}.{name}" for name in names]
+    paths += per_video
+    declare_floats(dataset, paths)
+    return paths
+
+
+def write_frame_scores(
+    sample: fo.Sample, field: str, scores: Mapping[str, Mapping[tuple[str, int], float | None]]
+) -> None:
+    """Sets numbers of the detections of a video, the same for all detections of an (expression, frame).
+
+    Args:
+        sample: a sample of a dataset, a view or a clips view
+        field: the label field, without `frames.`
+        scores: values by (expression id, frame number) by name of the attribute; detections that are not among
+            them get None
+    """
+    place = locate(sample)
+    path = f"frames.{field}.detections"
+    numbers, ids = place.view.values(["frames.frame_number", f"{path}.expression_id"])
+    for name, values in scores.items():
+        nested = [
+            None if of_frame is None else [values.get((id_, number)) for id_ in of_frame]
+            for number, of_frame in zip(numbers[0], ids[0], strict=True)
+        ]
+        place.view.set_values(f"{path}.{name}", [nested], expand_schema=False, validate=False)
+
+
+def write_expression_scores(
+    sample: fo.Sample, scores: Mapping[str, Mapping[str, float]], expressions_field: str = EXPRESSIONS
+) -> None:
+    """Sets numbers of expressions, by expression id by name of the attribute."""
+    place = locate(sample)
+    set_attributes(place, expressions_field, labels_by_id(place, expressions_field), scores)
+
+
+def check_masklet_field(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
+    """Raises a FieldError, which names what there is, unless `frames.<field>` holds Detections."""
+    dataset = root_dataset(samples)
+    stored = dataset.get_field(f"frames.{field}")
+    if getattr(stored, "document_type", None) is fo.Detections:
+        return
+    known = [
+        name
+        for name, each in dataset.get_frame_field_schema().items()
+        if getattr(each, "document_type", None) is fo.Detections
+    ]
+    raise FieldError(
+        f"dataset {dataset.name!r} has {'no field' if stored is None else 'no Detections in'} 'frames.{field}' "
+        f"with masklets, but in: {', '.join(known) or '(no field)'}"
+    )
+
+
+def samples_of_videos(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequence[str]]:
+    """The ids of the samples, or clips, that a view shows of each video, by the sample id of the video."""
+    dataset = root_dataset(samples)
+    shown = samples.values("id")
+    videos = samples.values("sample_id") if samples.get_field("support") is not None else shown
+    if samples.media_type != "video" or dataset.media_type != "video" or samples._is_frames:
+        raise FieldError(
+            f"masklets of videos are evaluated, but {samples.name or 'this view'!r} holds "
+            f"{samples.media_type or 'no'} samples: pass the video dataset, a view of its samples, or clips"
+        )
+    found: dict[str, list[str]] = {}
+    for video, sample_id in zip(videos, shown, strict=True):
+        found.setdefault(video, []).append(sample_id)
+    return dict(found)
+
+
+def name_of(sample: fo.Sample) -> str:
+    """How messages name a sample."""
+    return str(locate(sample))
+

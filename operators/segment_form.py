@@ -1,0 +1,276 @@
+"""The form of the operator that segments: what can be chosen, and what is wrong with a choice.
+
+It is built anew at every keystroke: all it looks at are the schema of the dataset and the record of a run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.core.clips import ClipsView
+from fiftyone.operators import types
+
+from fiftyone_refvos import run_records
+from fiftyone_refvos.fields import EXPRESSIONS, FieldError
+from fiftyone_refvos.fields.schema import prompt_type
+from fiftyone_refvos.models.registry import CLIP, DEFAULT_MODEL, MODELS
+
+DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
+
+# Texts that are no prompts: FiftyOne's own, and where folder datasets keep their frames.
+_NO_PROMPTS = {"id", "filepath", "tags", "frames_dir", "frame_names"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the form, or a caller from Python, has chosen.
+
+    Attributes:
+        prompts: the typed ones, () for those of `prompt_field`
+        prompts_listed: whether they came as a list, which only Python gives, and not as lines of a text
+        checkpoint, clip_path: absolute paths, as `foz.load_zoo_model` makes them; None for the published ones
+        device: None for the GPU where there is one
+        run_now: whether a large model may be loaded by this very process
+    """
+
+    model: str
+    label_field: str
+    prompts: tuple[str, ...]
+    prompts_listed: bool
+    prompt_field: str
+    overwrite: bool
+    checkpoint: str | None
+    clip_path: str | None
+    device: str | None
+    run_now: bool
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Choice:
+        """Reads the parameters of the operator."""
+        model = params.get("model") or DEFAULT_MODEL
+        typed = params.get("prompts") or ""
+        lines = typed.splitlines() if isinstance(typed, str) else typed
+        device = params.get("device")
+        return cls(
+            model=model,
+            label_field=params.get("label_field") or model.replace("-", "_"),
+            prompts=tuple(line.strip() for line in lines if line.strip()),
+            prompts_listed=isinstance(typed, list),
+            prompt_field=params.get("prompt_field") or EXPRESSIONS,
+            overwrite=bool(params.get("overwrite")),
+            checkpoint=_folder(params.get("checkpoint")),
+            clip_path=_folder(params.get("clip_path")),
+            device=None if device == "auto" else device,
+            run_now=bool(params.get("run_now")),
+        )
+
+    @property
+    def model_options(self) -> dict[str, str]:
+        """What `foz.load_zoo_model` is to be told besides the name."""
+        options = {"checkpoint": self.checkpoint, "clip_path": self.clip_path, "device": self.device}
+        return {name: value for name, value in options.items() if value is not None}
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the model has billions of parameters, as those have that do not ship with the package."""
+        return self.model in MODELS and MODELS[self.model].source is not None
+
+
+def build(inputs: types.Object, samples: fo.Dataset | fo.DatasetView, choice: Choice) -> None:
+    """Adds all inputs to a form.
+
+    Args:
+        inputs: the form
+        samples: what is to be segmented
+        choice: what the form says so far
+    """
+    if samples.media_type != fo.core.media.VIDEO:
+        held = f"{samples.media_type} samples" if samples.media_type else "no samples"
+        _error(inputs, "media", f"Only videos can be segmented, but the target holds {held}")
+        return
+    dataset = samples._root_dataset  # no public name leads there from a clips view
+    _add_model(inputs, choice)
+    _add_prompts(inputs, dataset, choice)
+    _add_label_field(inputs, dataset, choice)
+    _add_device(inputs)
+    _add_overwrite(inputs, dataset, choice, clips=isinstance(samples, ClipsView))
+    _add_execution(inputs, choice)
+
+
+def _add_model(inputs: types.Object, choice: Choice) -> None:
+    models = types.DropdownView()
+    for spec in MODELS.values():
+        models.add_choice(spec.name, label=spec.name, description=spec.description)
+    inputs.enum(
+        "model",
+        models.values(),
+        default=DEFAULT_MODEL,
+        label="Model",
+        view=models,
+        invalid=choice.model not in MODELS,
+        error_message=f"unknown model {choice.model!r}; the models are {', '.join(MODELS)}",
+    )
+    if choice.model in MODELS:
+        inputs.view("model_notice", types.Notice(label=_about(choice)))
+    _add_folder(inputs, "checkpoint", choice.checkpoint, "Checkpoint folder")
+    _add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
+
+
+def _about(choice: Choice) -> str:
+    spec = MODELS[choice.model]
+    sources = [
+        f"{source.size_bytes / 2**30:.1f} GiB from huggingface.co/{source.repo_id}, licence: {source.licence}"
+        for source, local in ((spec.source, choice.checkpoint), (CLIP, choice.clip_path))
+        if spec.source is not None and source is not None and local is None
+    ]
+    download = f" The first run downloads {'; and '.join(sources)}." if sources else ""
+    return f"{spec.description}.{download}"
+
+
+def _add_folder(inputs: types.Object, name: str, folder: str | None, label: str) -> None:
+    inputs.str(
+        name,
+        label=label,
+        view=types.TextFieldView(space=6, placeholder="optional, a local copy"),
+        invalid=folder is not None and not os.path.isdir(folder),
+        error_message=f"There is no folder {folder} on the server",
+    )
+
+
+def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
+    fields = _prompt_fields(dataset)
+    typed = "Type what to look for in every video, one thing per line."
+    inputs.define_property(
+        "prompts",
+        types.List(types.String()) if choice.prompts_listed else types.String(),
+        label="Prompts",
+        description=f"{typed} Leave empty to take them from a field." if fields else typed,
+        required=not fields,
+        view=types.TextFieldView(multiline=True, rows=3),
+    )
+    if choice.prompts or not fields:
+        return
+    dropdown = types.DropdownView()
+    for name in fields:
+        dropdown.add_choice(name, label=name)
+    inputs.enum(
+        "prompt_field",
+        fields,
+        default=EXPRESSIONS if EXPRESSIONS in fields else None,
+        required=EXPRESSIONS not in fields,
+        label="Prompt field",
+        view=dropdown,
+    )
+
+
+def _prompt_fields(dataset: fo.Dataset) -> list[str]:
+    return [name for name in dataset.get_field_schema() if name not in _NO_PROMPTS and _can_prompt(dataset, name)]
+
+
+def _can_prompt(dataset: fo.Dataset, field: str) -> bool:
+    try:
+        prompt_type(dataset, field)
+    except FieldError:
+        return False
+    return True
+
+
+def _add_device(inputs: types.Object) -> None:
+    devices = types.DropdownView(space=6)
+    for name, label in DEVICES.items():
+        devices.add_choice(name, label=label)
+    inputs.enum("device", devices.values(), default="auto", label="Device", view=devices)
+
+
+def _add_label_field(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
+    problem = _label_field_problem(dataset, choice.label_field)
+    inputs.str(
+        "label_field",
+        label="Label field (of the frames)",
+        view=types.TextFieldView(space=6, placeholder=choice.label_field),
+        invalid=problem is not None,
+        error_message=problem or "",
+    )
+
+
+def _label_field_problem(dataset: fo.Dataset, name: str) -> str | None:
+    if not name.isidentifier() or name.startswith("_"):
+        return f"{name!r} cannot be a field: use letters, digits and _, and begin with a letter"
+    stored = dataset.get_field(f"frames.{name}")
+    kind = getattr(stored, "document_type", None)
+    if stored is not None and kind is not fo.Detections:
+        return f"'frames.{name}' holds {(kind or type(stored)).__name__}, not Detections: choose another name"
+    return None
+
+
+def _add_overwrite(inputs: types.Object, dataset: fo.Dataset, choice: Choice, *, clips: bool) -> None:
+    """Says who made a label field that exists, and asks before it is replaced; of clips it never is."""
+    name = choice.label_field
+    if _label_field_problem(dataset, name) or dataset.get_field(f"frames.{name}") is None:
+        return
+    former = run_records.made_by(dataset, name)
+    same = former is not None and _is_same_model(former, choice)
+    maker = "no segmentation run made it" if former is None else f"it was made by {_describe(former)}"
+    if same:
+        notice = f"'{name}' exists already: {maker}. The run goes on with what is missing."
+        inputs.view("label_field_notice", types.Notice(label=notice))
+    elif clips:
+        _error(inputs, "label_field_notice", f"'{name}' exists already: {maker}. Choose another label field.")
+    else:
+        inputs.view("label_field_notice", types.Warning(label=f"'{name}' exists already: {maker}."))
+    if not clips:
+        inputs.bool(
+            "overwrite",
+            label="Overwrite: replace what it holds of the target, and start anew",
+            default=False,
+            invalid=not same and not choice.overwrite,
+            error_message="Tick this, or choose another label field",
+        )
+
+
+def _is_same_model(former: Mapping[str, Any], choice: Choice) -> bool:
+    """As far as the form can tell; the run itself compares all settings, and says what differs."""
+    chosen = {"name": choice.model, "checkpoint": choice.checkpoint, "clip_path": choice.clip_path}
+    return all(former.get(name) == value for name, value in chosen.items())
+
+
+def _describe(identity: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in identity.items() if name != "name")
+    return f"{identity.get('name')} ({settings})" if settings else str(identity.get("name"))
+
+
+def can_schedule() -> bool:
+    """Whether the App offers to schedule; FiftyOne without Enterprise does so if this setting is on."""
+    return bool(fo.config.allow_legacy_orchestrators)
+
+
+def _add_execution(inputs: types.Object, choice: Choice) -> None:
+    first = "" if can_schedule() else "start the App with `FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true`, "
+    where = "run `fiftyone delegated launch` on a machine that sees the same database and files."
+    if not choice.is_large:
+        advice = f"Long runs belong in the schedule: {first}choose Schedule beside Execute, and {where}"
+        inputs.view("schedule_notice", types.Notice(label=advice))
+    elif can_schedule():
+        advice = f"A model of this size is scheduled: {where}"
+        inputs.view("schedule_notice", types.Warning(label=advice))
+        inputs.bool("run_now", label="Run it now instead, in the process of the App's server", default=False)
+    else:
+        advice = (
+            "Execute loads this large model into the process of the App's server. "
+            f"Better schedule it: {first}choose Schedule, and {where}"
+        )
+        inputs.view("schedule_notice", types.Warning(label=advice))
+
+
+def _error(inputs: types.Object, name: str, message: str) -> None:
+    """A message that makes the form invalid."""
+    inputs.view(name, types.Error(label=message), invalid=True, error_message=message)
+
+
+def _folder(path: str | None) -> str | None:
+    """An absolute path, as `foz.load_zoo_model` makes it; None for an empty text."""
+    return os.path.abspath(os.path.expanduser(path.strip())) if path and path.strip() else None
