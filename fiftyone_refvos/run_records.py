@@ -61,8 +61,8 @@ def check_overwrite(samples: fo.Dataset | fo.DatasetView, label_field: str, iden
     others = dataset.exclude(ids).count(f"frames.{label_field}.detections")
     if others:
         raise FieldExistsError(
-            f"'frames.{label_field}' holds {others} masks of other samples that were not made by this model with these "
-            "settings, and one field is to hold the masks of one: overwrite the whole dataset, or choose another field"
+            f"'frames.{label_field}' holds {others} masks of other samples that another model or other "
+            "settings made, and one field is for one: overwrite the whole dataset, or choose another field"
         )
 
 

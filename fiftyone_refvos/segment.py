@@ -77,6 +77,10 @@ class SegmentReport:
         return "\n".join(lines)
 
 
+class _Stopped(BaseException):
+    """The progress callback raised an error, which ends the run; not an Exception, so that no video fails of it."""
+
+
 class FieldExistsError(ValueError):
     """The label field holds something that this run did not make, and would overwrite."""
 
@@ -105,10 +109,11 @@ def segment(
         prompts: texts to look for in every video, which are added to its `expressions`
         prompt_field: where the expressions are, if no `prompts` are given: a field with text, a list of
             texts, Classifications or TemporalDetections. Texts are added to `expressions`
-        overwrite: remove what the label field holds of these samples, and start anew
+        overwrite: replace what the label field holds of these samples, each video once it has new masklets
         progress: called while the run goes on
 
     Raises:
+        ValueError: for prompts that the model cannot take; nothing is written
         FieldError: for images, a missing prompt field, or fields of other types
         FieldExistsError: if the label field was made by another model, or with other settings
     """
@@ -121,6 +126,8 @@ def segment(
     start = time.monotonic()
     try:
         run.execute(report, progress)
+    except _Stopped as stop:
+        raise stop.__cause__ or stop from None
     finally:  # also after an interruption: what was written stays, and is accounted for
         report.seconds = time.monotonic() - start
         run_records.save_report(run.dataset, label_field, report)
@@ -142,11 +149,17 @@ def _check_videos(samples: fo.Dataset | fo.DatasetView) -> None:
     """Raises a FieldError for anything but whole videos and clips of them."""
     from fiftyone_refvos.fields import FieldError
 
-    if samples.media_type != "video":
-        kind = "a view of frames or patches" if samples._dataset._is_generated else f"{samples.media_type} samples"
+    dataset = samples._dataset
+    if dataset.media_type == "group":
         raise FieldError(
-            f"videos can be segmented, but {samples.name or 'this view'!r} holds {kind or 'no samples'}: pass the "
-            "video dataset, a view of its samples, or clips; of a grouped dataset select_group_slices('video')"
+            "the dataset is grouped, and its videos are a part of it: pass a dataset of its own, which "
+            "dataset.select_group_slices('<slice with videos>').clone() makes"
+        )
+    if samples.media_type != "video":
+        kind = "a view of frames or patches" if dataset._is_generated else f"{samples.media_type or 'no'} samples"
+        raise FieldError(
+            f"videos can be segmented, but {samples.name or 'this view'!r} holds {kind}: pass the video dataset, a "
+            "view of its samples, or clips"
         )
 
 
@@ -167,24 +180,39 @@ class _Run:
         self.samples = samples
         self.model = model
         self.label_field = label_field
-        self.prompts = prompts
+        self.prompts = [prompts] if isinstance(prompts, str) else prompts
         self.prompt_field = prompt_field
         self.dataset: fo.Dataset = samples._root_dataset  # no public name leads there from a clips view
         typed = prompts is not None
         self.expressions_field = fields.EXPRESSIONS if typed else fields.expressions_field(samples, prompt_field)
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Declares the schema and the run, after checking that nothing else is in the label field."""
+        """Declares the schema and the run, after checking everything that can be checked before."""
         from fiftyone_refvos import fields, run_records
 
+        self.dataset.reload()  # another process may have written the field since
         fields.check_label_field(self.label_field)
+        if self.prompts is not None:
+            self._check_prompts(self.prompts)
+        self.overwrite_clips = overwrite and self.samples._is_clips  # they replace frames, not whole videos
         if overwrite:
             run_records.check_overwrite(self.samples, self.label_field, self.model.identity)
-            fields.clear_field(self.samples, self.label_field, expressions_field=self.expressions_field)
         else:
             run_records.check_field(self.dataset, self.label_field, self.model.identity)
         fields.declare_masklet_schema(self.samples, self.label_field, expressions_field=self.expressions_field)
         run_records.register(self.dataset, self.label_field, self.model.identity)
+        if overwrite and not self.overwrite_clips:
+            # The masks themselves go when there are new ones: a video that fails keeps what it had.
+            fields.mark_all_unfinished(self.samples, self.label_field, expressions_field=self.expressions_field)
+
+    def _check_prompts(self, prompts: Sequence[str]) -> None:
+        """Refuses prompts before any of them is written into a sample."""
+        if not prompts:
+            raise ValueError("prompts is empty; say what is to be segmented, or leave it out to use a prompt field")
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise ValueError(f"a prompt is text, got {prompt!r}")
+            self.model.segmenter.check(Expression("prompts", prompt.strip()))
 
     def execute(self, report: SegmentReport, progress: Callable[[Progress], None] | None) -> None:
         """Segments one video after another."""
@@ -196,7 +224,10 @@ class _Run:
 
             def tell(share: float, number: int = number) -> None:
                 if progress is not None:
-                    progress(Progress(number, num_videos, (number - 1 + share) / num_videos))
+                    try:
+                        progress(Progress(number, num_videos, (number - 1 + share) / num_videos))
+                    except Exception as error:  # the caller wants to stop: no failure of the video
+                        raise _Stopped from error
 
             tell(0.0)
             try:
@@ -220,11 +251,13 @@ class _Run:
             expressions = fields.read_expressions(sample, self.prompt_field)
         if not expressions:
             raise fields.FieldError(f"there are no expressions in {self.prompt_field!r}; add some, or pass prompts=")
-        finished = fields.finished_expressions(sample, self.label_field, expressions_field=self.expressions_field)
+        where = {"field": self.label_field, "expressions_field": self.expressions_field}
+        finished = set() if self.overwrite_clips else fields.finished_expressions(sample, **where)
         missing = [expression for expression in expressions if expression.id not in finished]
         if not missing:
             return 0
         masklets = segment_frames(self.model.segmenter, fields.frame_source(sample), missing, tell)
+        fields.clear_leftovers(sample, **where)
         fields.write_masklets(sample, self.label_field, masklets, expressions_field=self.expressions_field)
         return len(masklets)
 

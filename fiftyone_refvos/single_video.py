@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from fiftyone_refvos.video import FrameSource, VideoFrames, open_frames
 
 if TYPE_CHECKING:  # networks take seconds to import, and `import fiftyone_refvos` should not
     from fiftyone_refvos.models.segmenter import Segmenter
+    from fiftyone_refvos.zoo import RefVOSModel
 
 FOLDER_RATE = 24  # frames per second of the overlay of an image folder, which has no rate of its own
 
@@ -32,7 +34,7 @@ def segment_video(
     path: str | Path,
     expressions: str | Sequence[str],
     *,
-    model: str | Segmenter = "glus",
+    model: str | RefVOSModel | Segmenter = "glus",
     output: str | Path | None = None,
     **options: Any,
 ) -> SegmentedVideo:
@@ -41,25 +43,45 @@ def segment_video(
     Args:
         path: an mp4, or a folder of images
         expressions: what to look for
-        model: a name of the registry, or a loaded segmenter
+        model: a name of the registry, a model of `foz.load_zoo_model`, or a segmenter
         output: where the overlay video goes; by default `<name>_masklets.mp4` in the current folder
             (an existing file is replaced)
         options: of `fiftyone_refvos.models.loading.load_segmenter`, such as `device` or `checkpoint`
 
     Raises:
         VideoError: if the video cannot be read
-        ValueError: for expressions that the model cannot take
+        ValueError: for expressions that the model cannot take, or an overlay that cannot be written
     """
-    from fiftyone_refvos.models.loading import load_segmenter
-
-    texts = [expressions] if isinstance(expressions, str) else list(dict.fromkeys(expressions))
+    target = _checked_target(Path(path), output)
     frames = open_frames(path)
-    segmenter = load_segmenter(model, **options) if isinstance(model, str) else model
+    segmenter = _load(model, options)
+    texts = [expressions] if isinstance(expressions, str) else expressions
+    texts = list(dict.fromkeys(text.strip() for text in texts))
     asked = [Expression(str(number), text) for number, text in enumerate(texts)]
     masklets = segment_frames(segmenter, frames, asked)
-    target = Path(output) if output is not None else Path(f"{Path(path).stem}_masklets.mp4")
     write_overlay(target, frames, masklets)
     return SegmentedVideo(masklets, target)
+
+
+def _checked_target(path: Path, output: str | Path | None) -> Path:
+    """Where the overlay goes, known to be writable before the work begins."""
+    target = Path(output) if output is not None else Path(f"{path.stem}_masklets.mp4")
+    if target.resolve() == path.resolve():
+        raise ValueError(f"the overlay would replace the video {path}; name another output")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"no overlay can be written to {target}: make the folder {target.parent.resolve()} first")
+    return target
+
+
+def _load(model: Any, options: dict[str, Any]) -> Segmenter:
+    from fiftyone_refvos.models.loading import load_segmenter
+
+    if isinstance(model, str):
+        return load_segmenter(model, **options)
+    if options:
+        raise ValueError(f"the model is loaded already, so {', '.join(options)} cannot be set; load it with them")
+    segmenter: Segmenter = getattr(model, "segmenter", model)  # a model of FiftyOne's zoo holds one
+    return segmenter
 
 
 def write_overlay(path: Path, frames: FrameSource, masklets: Sequence[Masklet]) -> None:

@@ -105,8 +105,8 @@ def open_frames_dir(folder: Path | str, names: Sequence[str] | None = None) -> F
 
     Args:
         folder: the folder of the images
-        names: the file names in temporal order; by default all images but hidden files in lexicographic
-            order, which is that of the published datasets ("10.jpg" comes before "2.jpg")
+        names: the file names in temporal order; by default all images but hidden files, by number where the
+            name is a number, else in lexicographic order
 
     Raises:
         VideoError: if the folder is missing or has no images, or the first image cannot be read
@@ -117,7 +117,7 @@ def open_frames_dir(folder: Path | str, names: Sequence[str] | None = None) -> F
         raise VideoError(folder, problem, "give the folder that holds the frames of the video")
     if names is None:
         found = (file.name for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        names = sorted(name for name in found if not name.startswith("."))
+        names = sorted((name for name in found if not name.startswith(".")), key=_frame_order)
     if not names:
         raise VideoError(folder, "holds no images", f"put the frames there as {', '.join(IMAGE_SUFFIXES)}")
     height, width = _read_image(folder / names[0]).shape[:2]
@@ -253,6 +253,13 @@ class _Clip:
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
         return self.source.read(self.first + _check_index(index, self) for index in indices)
+
+
+def _frame_order(name: str) -> tuple[bool, int, str]:
+    """Numbers first and in their order; the same as lexicographic for the zero-padded names of the datasets."""
+    stem = Path(name).stem
+    number = stem.isascii() and stem.isdecimal()
+    return not number, int(stem) if number else 0, name
 
 
 def _check_index(index: int, source: FrameSource) -> int:

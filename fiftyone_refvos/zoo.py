@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
     """
 
     def __init__(self, d: dict[str, Any]) -> None:
-        d = self.init(d)
+        d = self.init({k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in d.items()})
         self.name = self.parse_string(d, "name")
         self.checkpoint = self.parse_path(d, "checkpoint", default=None)
         self.clip_path = self.parse_path(d, "clip_path", default=None)
@@ -84,7 +85,7 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
             "name": self.config.name,
             "dtype": str(resolve_dtype(self.config.dtype, device)).removeprefix("torch."),
             **named,
-            **self.config.settings,
+            **self.segmenter.identity,
         }
 
     def predict(self, arg: Any, sample: fo.Sample | None = None) -> dict[int, fo.Detections]:

@@ -80,6 +80,29 @@ def test_segment_video_gives_the_masklets_and_draws_them(tmp_path: Path) -> None
     assert np.median(difference[~inside]) < 10
 
 
+def test_segment_video_refuses_an_overlay_that_cannot_be_written_before_it_works(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="would replace the video"):
+        rv.segment_video(path, "x", model=glus_tiny(), output=path)
+    with pytest.raises(ValueError, match="make the folder .*gone first"):
+        rv.segment_video(path, "x", model="glus", output=tmp_path / "gone" / "out.mp4")
+    with pytest.raises(ValueError, match="loaded already, so device cannot be set"):
+        rv.segment_video(path, "x", model=glus_tiny(), output=tmp_path / "out.mp4", device="cpu")
+    assert path.read_bytes() == content
+
+
+def test_demo_of_what_is_no_video_leaves_no_dataset(tmp_path: Path, fiftyone_home, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    assert main(["demo", "--video", str(tmp_path / "notes.txt")]) == 1
+    assert "is no readable video" in capsys.readouterr().err
+    assert not fo.dataset_exists("refvos-clip")
+    clip = write_clip(tmp_path / "clip.mp4")
+    assert main(["demo", "--video", str(clip), "--expression", "the square"]) == 0
+    assert "The dataset 'refvos-clip' now holds" in capsys.readouterr().out
+    fo.delete_dataset("refvos-clip")
+
+
 def test_segment_video_takes_an_image_folder(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number in range(3):

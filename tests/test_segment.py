@@ -134,7 +134,7 @@ def test_field_of_another_run_is_not_overwritten_unasked(dataset, tmp_path, mode
     add_clips(dataset, tmp_path)
     rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
     other = foz.load_zoo_model("glus-tiny", device="cpu", context_mode="linspace")
-    with pytest.raises(rv.FieldExistsError, match="context_mode was None and is 'linspace'.*overwrite=True"):
+    with pytest.raises(rv.FieldExistsError, match="context_mode was 'center' and is 'linspace'.*overwrite=True"):
         rv.segment(dataset, other, label_field="tiny")
     before = masks_of(dataset, "tiny")
     report = rv.segment(dataset, other, label_field="tiny", overwrite=True)
@@ -160,10 +160,10 @@ def test_overwriting_a_part_does_not_mix_two_models_in_one_field(dataset, tmp_pa
 @pytest.mark.parametrize("name", ["my field", "2nd", "_hidden", "größe", "a.b", ""])
 def test_label_field_that_cannot_be_one_is_refused_before_anything_changes(dataset, tmp_path, model, name) -> None:
     add_clips(dataset, tmp_path)
-    schema = dataset.get_frame_field_schema(flat=True)
+    schema = set(dataset.get_frame_field_schema(flat=True))
     with pytest.raises(FieldError, match="cannot be a label field"):
         rv.segment(dataset, model, label_field=name, prompts=["x"])
-    assert dataset.get_frame_field_schema(flat=True) == schema
+    assert set(dataset.get_frame_field_schema(flat=True)) == schema
     assert dataset.get_field("expressions") is None
 
 
@@ -305,3 +305,104 @@ def test_variable_frame_rate_gets_the_masks_of_the_pictures_that_the_app_shows(d
     masks = {r.frame: r.masks for r in glus_tiny().segment(frames, fields.read_expressions(dataset.first()))}
     (masklet,) = fields.read_masklets(dataset.first(), "tiny")
     assert all((masklet.union(frame) == masks[frame][0]).all() for frame in masks)
+
+
+def test_apply_model_on_clips_writes_the_frames_of_the_clip(dataset, tmp_path, model) -> None:
+    dataset.add_sample(fo.Sample(filepath=str(write_clip(tmp_path / "clip.mp4", num_frames=8))))
+    dataset.compute_metadata()
+    fields.add_expressions(dataset.first(), ["the square"])
+    sample = dataset.first()
+    sample.expressions.detections[0].support = [3, 6]
+    sample.save()
+    rv.segment(dataset.to_clips("expressions"), model, label_field="ours")
+    dataset.to_clips("expressions").apply_model(model, label_field="applied", prompt_field="expressions")
+    dataset.reload()
+    for number in range(3, 7):
+        ours, applied = (dataset.first().frames[number][name].detections for name in ("ours", "applied"))
+        assert [d.bounding_box for d in ours] == [d.bounding_box for d in applied]
+        assert all((a.mask == b.mask).all() for a, b in zip(ours, applied, strict=True))
+
+
+def test_overwriting_keeps_the_masks_of_a_video_that_fails(dataset, tmp_path, model) -> None:
+    add_clips(dataset, tmp_path, 2)
+    rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
+    before = masks_of(dataset[1:], "tiny")
+    Path(dataset.last().filepath).write_text("no video any more")
+    report = rv.segment(dataset, model, label_field="tiny", prompts=["a dog"], overwrite=True)
+    assert len(report.failures) == 1
+    texts = {d.label for frame in dataset.first().frames.values() for d in frame.tiny.detections}
+    assert texts <= {"a dog"}  # the masks of the former expression are gone
+    kept = [d for frame in dataset.last().frames.values() for d in frame.tiny.detections]
+    assert bool(kept) == any(mask.any() for mask in before)
+
+
+def test_overwriting_a_field_of_another_type_leaves_it_alone(dataset, tmp_path, model) -> None:
+    add_clips(dataset, tmp_path)
+    sample = dataset.first()
+    sample.frames[1]["weather"] = fo.Classification(label="rain")
+    sample.save()
+    with pytest.raises(FieldError, match="not Detections: choose another label field"):
+        rv.segment(dataset, model, label_field="weather", prompts=["the square"], overwrite=True)
+    assert dataset.values("frames.weather.label") == [["rain"]]
+
+
+@pytest.mark.parametrize("remove", ["delete_frame_field", "clear_frame_field"])
+def test_masks_that_were_removed_are_made_again(dataset, tmp_path, model, remove: str) -> None:
+    add_clips(dataset, tmp_path)
+    rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
+    count = dataset.count("frames.tiny.detections")
+    getattr(dataset, remove)("tiny")
+    report = rv.segment(dataset, model, label_field="tiny")
+    assert (report.num_expressions, report.num_skipped) == (1, 0)
+    assert dataset.count("frames.tiny.detections") == count
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [([], "prompts is empty"), ("  ", "is empty"), (["the square", "the [SEG]"], "special token"), ([3], "is text")],
+)
+def test_prompts_that_cannot_be_asked_are_refused_before_anything_is_written(
+    dataset, tmp_path, model, prompts, message
+) -> None:
+    add_clips(dataset, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        rv.segment(dataset, model, label_field="tiny", prompts=prompts)
+    assert dataset.get_field("expressions") is None
+    assert not dataset.has_run("segment_tiny")
+
+
+def test_error_of_the_progress_callback_ends_the_run(dataset, tmp_path, model) -> None:
+    class CancelledError(Exception):
+        pass
+
+    def cancel(progress: Progress) -> None:
+        if progress.video == 2:
+            raise CancelledError
+
+    add_clips(dataset, tmp_path, 3)
+    with pytest.raises(CancelledError):
+        rv.segment(dataset, model, label_field="tiny", prompts=["the square"], progress=cancel)
+    results = dataset.load_run_results("segment_tiny")
+    assert (results.num_videos, results.failures) == (1, [])
+
+
+def test_expressions_added_at_the_same_time_are_all_kept(dataset, tmp_path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    add_clips(dataset, tmp_path)
+    fields.declare_expressions(dataset)
+    texts = [f"text {number}" for number in range(8)]
+    sample = dataset.first()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: fields.add_expressions(sample, [text]), texts))
+    dataset.reload()
+    labels = dataset.values("expressions.detections")[0]
+    assert {label.label for label in labels} == set(texts)
+    assert len({label.expression_id for label in labels}) == len(texts)
+
+
+def test_model_of_the_zoo_segments_a_single_video(tmp_path, model) -> None:
+    result = rv.segment_video(
+        write_clip(tmp_path / "clip.mp4"), [" the square "], model=model, output=tmp_path / "o.mp4"
+    )
+    assert [masklet.expression.text for masklet in result.masklets] == ["the square"]

@@ -206,12 +206,12 @@ def test_install_tells_when_the_environment_overrides_the_config(home, monkeypat
 
 
 @pytest.fixture
-def _fiftyone():
+def fiftyone_imported():
     """Imports FiftyOne with the settings of the test run, which a test must not change before."""
     import fiftyone  # noqa: F401
 
 
-def test_fiftyone_finds_what_install_made(_fiftyone, home, monkeypatch):
+def test_fiftyone_finds_what_install_made(fiftyone_imported, home, monkeypatch):
     import fiftyone.core.config as foc
     import fiftyone.plugins.core as fopc
 

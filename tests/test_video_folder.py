@@ -25,8 +25,8 @@ from tests.shared import shared_path
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Five numbered PNGs whose names sort lexicographically only, and files that are no frames."""
-    for number, name in enumerate(["1.png", "10.png", "2.png", "a.PNG", "b.png"]):
+    """Five numbered PNGs, those with numbers as names first and in their order, and files that are no frames."""
+    for number, name in enumerate(["1.png", "2.png", "10.png", "a.PNG", "b.png"]):
         Image.fromarray(numbered(number)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no frame")
     (tmp_path / "._1.png").write_text("what macOS leaves behind")

@@ -98,6 +98,14 @@ def test_offline_error_says_how_large_and_what_to_do(monkeypatch, tmp_path) -> N
         assert part in str(error.value)
 
 
+def test_options_may_be_paths_and_resources_are_no_identity() -> None:
+    paths = {name: Path(value) for name, value in published_layout().items()}
+    model = foz.load_zoo_model("glus", device="cpu", feature_cache_bytes=0, expression_batch=1, **paths)
+    plain = foz.load_zoo_model("glus", device="cpu", **published_layout())
+    assert model.identity == plain.identity
+    assert model.identity["memory_gamma"] == "published"
+
+
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match="unknown settings treshold"):
         foz.load_zoo_model("glus-tiny", device="cpu", treshold=0.5)

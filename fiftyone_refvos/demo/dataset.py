@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def load(
         the dataset, with `expressions` on the samples and `ground_truth` on the frames
 
     Raises:
+        FileNotFoundError: if ffmpeg is not installed
         ValueError: for settings without sense, or if a dataset of that name must be left alone
     """
     config = config or DemoConfig()
@@ -65,6 +67,11 @@ def load(
     seeds = {folder / _file_name(split, index, config): video_seed(split, index) for index in range(num_videos)}
     settings = {"split": split, "config": asdict(config), "files": [str(path) for path in seeds]}
 
+    if shutil.which("ffprobe") is None:
+        raise FileNotFoundError(
+            "ffprobe is missing, with which FiftyOne reads the metadata of videos: install ffmpeg, for example with "
+            "`apt-get install ffmpeg` or `brew install ffmpeg`"
+        )
     if fo.dataset_exists(name):
         dataset = fo.load_dataset(name)
         if not overwrite and _is_complete(dataset, settings):

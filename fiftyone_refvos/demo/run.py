@@ -11,6 +11,7 @@ import fiftyone.zoo as foz
 from fiftyone_refvos.demo.dataset import load
 from fiftyone_refvos.models.registry import DEFAULT_MODEL
 from fiftyone_refvos.segment import Progress, SegmentReport, segment
+from fiftyone_refvos.video import open_video
 
 LABEL_FIELD = DEFAULT_MODEL.replace("-", "_")
 NUM_VIDEOS = 8  # of `load`
@@ -37,7 +38,7 @@ def run_demo(
         the exit status, 1 if a video failed
 
     Raises:
-        FileNotFoundError: if there is no such clip
+        VideoError: if there is no such clip, or it is no video
     """
     dataset = _demo_dataset(num_videos) if video is None else _clip_dataset(video)
     prompts = None if video is None else list(expressions or [CLIP_EXPRESSION])
@@ -57,8 +58,7 @@ def _demo_dataset(num_videos: int) -> fo.Dataset:
 
 def _clip_dataset(video: Path) -> fo.Dataset:
     """The persistent dataset of users' clips, with this one in it."""
-    if not video.is_file():
-        raise FileNotFoundError(f"there is no video {video}")
+    open_video(video)  # raises an error for what is no video, before the dataset knows of it
     path = str(video.resolve())
     if fo.dataset_exists(CLIP_DATASET):
         dataset = fo.load_dataset(CLIP_DATASET)

@@ -17,7 +17,13 @@ from fiftyone_refvos.fields.schema import (
     declare_masklet_schema,
     expressions_field,
 )
-from fiftyone_refvos.fields.state import clear_field, finished_expressions, stale_expressions
+from fiftyone_refvos.fields.state import (
+    clear_field,
+    clear_leftovers,
+    finished_expressions,
+    mark_all_unfinished,
+    stale_expressions,
+)
 
 __all__ = [
     "EXPRESSIONS",
@@ -26,12 +32,14 @@ __all__ = [
     "canvas_size",
     "check_label_field",
     "clear_field",
+    "clear_leftovers",
     "declare_expressions",
     "declare_masklet_schema",
     "expressions_field",
     "finished_expressions",
     "frame_source",
     "labels_for",
+    "mark_all_unfinished",
     "read_expressions",
     "read_masklets",
     "stale_expressions",

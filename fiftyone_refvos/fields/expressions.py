@@ -10,7 +10,7 @@ from typing import Any
 import fiftyone as fo
 
 from fiftyone_refvos.fields.media import num_frames
-from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, write_label
+from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, replace_label
 from fiftyone_refvos.fields.schema import (
     EXPRESSIONS,
     LISTS,
@@ -148,15 +148,17 @@ def _add(
     inner = LISTS[document]
     if inner is None:
         raise FieldError(f"{place}: {field!r} holds one {document.__name__}, to which no expression can be added")
-    labels = labels_of(read_label(place, field))
-    _number(place, field, labels)
-    known = {text_of(label): label["expression_id"] for label in reversed(labels)}
-    new = [text for text in texts if text not in known]
-    if new:
+    while True:  # until no other process adds one between our look and our write
+        stored = read_label(place, field)
+        labels = labels_of(stored)
+        _number(place, field, labels)
+        known = {text_of(label): label["expression_id"] for label in reversed(labels)}
+        new = [text for text in texts if text not in known]
         known |= dict(zip(new, _free_ids(labels), strict=False))
-        labels += [_new_label(place, text, known[text], kind) for text in new]
-        write_label(place, field, {"_cls": document.__name__, inner: labels})
-    return [Expression(known[text], text) for text in texts]
+        added = [_new_label(place, text, known[text], kind) for text in new]
+        label = {"_cls": document.__name__, inner: labels + added}
+        if not new or replace_label(place, field, stored, label):
+            return [Expression(known[text], text) for text in texts]
 
 
 def _new_label(place: Place, text: str, expression_id: str, kind: str) -> RawLabel:

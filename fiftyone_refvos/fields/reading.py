@@ -29,6 +29,7 @@ def read_masklets(
     *,
     expressions_field: str = EXPRESSIONS,
     expression_ids: Collection[str] | None = None,
+    exact: bool = False,
 ) -> list[Masklet]:
     """Reads the masklets of a sample: those of a model as they were written, ground truth, or others.
 
@@ -43,6 +44,7 @@ def read_masklets(
         field: the label field, without `frames.`
         expressions_field: the field with the expressions; those that only the detections name come after them
         expression_ids: only these expressions; all by default
+        exact: refuse a mask that does not have the size of its box, which is stretched to it otherwise
 
     Raises:
         FieldError: if the field does not exist or holds boxes without masks
@@ -69,7 +71,25 @@ def read_masklets(
         return []
     wanted = [track for found in seen for track in found.tracks]
     reader = _Reader(place, wanted or list(chain.from_iterable(tracks.values())))
+    if exact:
+        reader.check(field, wanted)
     return [reader.masklet(found) for found in seen]
+
+
+def read_area(place: Place, field: str) -> dict[int, list[RLE]]:
+    """The masks of all detections of each frame that is not None, by frame number, exact in size."""
+    frames = {
+        number: label["detections"]
+        for number, label in sorted(read_frames(place, field).items())
+        if label is not None and place.contains(number)
+    }
+    # Each detection as a track of its own: these belong to no expression, and need no identity.
+    tracks: list[Track] = [{number: each} for number, detections in frames.items() for each in detections]
+    if not tracks:
+        return {number: [] for number in frames}
+    reader = _Reader(place, tracks)
+    reader.check(field, tracks)
+    return {number: [reader.rle(each) for each in detections] for number, detections in frames.items()}
 
 
 @dataclass(frozen=True)
@@ -166,7 +186,7 @@ class _Reader:
                 if number in track:
                     confidence = track[number].get("confidence")
                     scores[t, n] = 1.0 if confidence is None else confidence
-            masks.append(tuple(self._rle(track.get(number)) for track in seen.tracks))
+            masks.append(tuple(self.rle(track.get(number)) for track in seen.tracks))
         return Masklet(
             expression=seen.expression,
             size=self._size,
@@ -177,7 +197,22 @@ class _Reader:
             key_frame=None if seen.key_frame is None else seen.key_frame - first,
         )
 
-    def _rle(self, detection: RawLabel | None) -> RLE:
+    def check(self, field: str, tracks: list[Track]) -> None:
+        """Raises a FieldError for the first mask that does not have the size of its box."""
+        for number, detection in sorted(
+            (pair for track in tracks for pair in track.items()), key=lambda pair: pair[0]
+        ):
+            shape, (_, _, width, height) = self._crop(detection).shape, detection["bounding_box"]
+            box = round(height * self._canvas[0]), round(width * self._canvas[1])
+            if shape != box:
+                raise FieldError(
+                    f"{self._place}: frame {number} of {field!r} has a mask of {shape[0]}x{shape[1]} pixels in a box "
+                    f"of {box[0]}x{box[1]} (height x width; expression {detection.get('expression_id')!r}): "
+                    f"write the mask at the size of the video, {self._size[0]}x{self._size[1]}"
+                )
+
+    def rle(self, detection: RawLabel | None) -> RLE:
+        """The mask of a detection in the frame; an empty one for None."""
         if detection is None:
             return self._empty
         return paste(self._crop(detection), detection["bounding_box"], self._canvas, self._size)

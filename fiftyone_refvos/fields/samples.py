@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.media as fom
+from bson import ObjectId
 from fiftyone.core.clips import ClipView
 
 RawLabel = dict[str, Any]
@@ -99,6 +101,17 @@ def read_label(place: Place, field: str) -> RawLabel | None:
 def write_label(place: Place, field: str, label: RawLabel) -> None:
     """Sets the raw label, or label list, in a field of the sample; an in-memory sample follows."""
     place.dataset.set_values(field, {place.sample_id: label}, key_field="id", **_AS_IT_IS)
+
+
+def replace_label(place: Place, field: str, stored: RawLabel | None, label: RawLabel) -> bool:
+    """Sets the raw label of a field if it still is `stored`; False if another process was faster."""
+    found = place.dataset._sample_collection.update_one(
+        {"_id": ObjectId(place.sample_id), field: stored},
+        {"$set": {field: label, "last_modified_at": datetime.now(UTC)}},
+    )
+    if found.matched_count:
+        fo.Sample._reload_docs(place.dataset._sample_collection_name, [place.sample_id])
+    return bool(found.matched_count)
 
 
 def read_frames(place: Place, field: str) -> dict[int, RawLabel | None]:

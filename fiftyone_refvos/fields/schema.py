@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import fiftyone as fo
@@ -148,6 +149,16 @@ def declare_masklet_schema(
     path = label_path(dataset, expressions_field)
     for name, (kind, inner) in RESULT_ATTRIBUTES.items():
         _declare(dataset, f"{path}.{field}_{name}", kind, inner)
+
+
+def declare_floats(dataset: fo.Dataset, paths: Iterable[str]) -> None:
+    """Declares numbers at paths of samples, labels and frames, unless they are declared.
+
+    Raises:
+        FieldError: if one of the paths holds something else
+    """
+    for path in paths:
+        _declare(dataset, path, fo.FloatField)
 
 
 def has_results(dataset: fo.Dataset, field: str, expressions_field: str) -> bool:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import fiftyone as fo
 
-from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes
-from fiftyone_refvos.fields.media import stored_size
+from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, text_of
+from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.reading import read_area
 from fiftyone_refvos.fields.samples import FieldError, locate, root_dataset
-from fiftyone_refvos.fields.schema import EXPRESSIONS, declare_floats, label_path
+from fiftyone_refvos.fields.schema import EXPRESSIONS, declare_floats, holds_labels, label_path, prompt_type
 from fiftyone_refvos.masklet import RLE, Masklet
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,21 @@ def expression_facts(sample: fo.Sample, expressions_field: str = EXPRESSIONS) ->
     }
 
 
-def frame_numbers(masklet: Masklet) -> list[int]:
-    """The frame numbers that a masklet of a whole video covers, as FiftyOne counts them."""
-    return [frame + 1 for frame in masklet.frames]
+def expression_texts(sample: fo.Sample, expressions_field: str = EXPRESSIONS) -> dict[str, str]:
+    """The text of every expression of a video, by expression id."""
+    return {id_: text_of(label) for id_, label in labels_by_id(locate(sample), expressions_field).items()}
+
+
+def frame_numbers(sample: fo.Sample, masklet: Masklet) -> list[int]:
+    """The frame numbers that a masklet of a sample covers, as FiftyOne counts them."""
+    first = locate(sample).first
+    return [first + frame for frame in masklet.frames]
 
 
 def shown_frames(sample: fo.Sample) -> set[int]:
     """The frame numbers that a sample of a view shows; for a clip those of the clip."""
     place = locate(sample)
     return {number for number in sample.frames if place.contains(number)}
-
-
-def video_size(sample: fo.Sample) -> Size | None:
-    """(H, W) of the frames, where the sample tells it exactly."""
-    return stored_size(locate(sample))
 
 
 def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
@@ -67,6 +67,18 @@ def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
     if place.dataset.get_field(f"frames.{field}") is None:
         return None
     return read_area(place, field)
+
+
+def media_name(sample: fo.Sample) -> str:
+    """The name of a video: of its folder of exact images if it has one, else of its file."""
+    place = locate(sample)
+    (frames_dir,) = place.values("frames_dir")
+    return Path(frames_dir).name if frames_dir else Path(place.filepath).stem
+
+
+def video_length(sample: fo.Sample) -> int:
+    """The number of frames of the whole video."""
+    return num_frames(locate(sample))
 
 
 def declare_scores(
@@ -109,16 +121,16 @@ def write_frame_scores(
     Args:
         sample: a sample of a dataset, a view or a clips view
         field: the label field, without `frames.`
-        scores: values by (expression id, frame number) by name of the attribute; detections that are not among
-            them get None
+        scores: values by (expression id, frame number) by name of the attribute; other detections keep theirs
     """
     place = locate(sample)
     path = f"frames.{field}.detections"
-    numbers, ids = place.view.values(["frames.frame_number", f"{path}.expression_id"])
+    numbers, ids_of_frames = place.view.values(["frames.frame_number", f"{path}.expression_id"])
     for name, values in scores.items():
+        (former,) = place.view.values(f"{path}.{name}")
         nested = [
-            None if of_frame is None else [values.get((id_, number)) for id_ in of_frame]
-            for number, of_frame in zip(numbers[0], ids[0], strict=True)
+            None if ids is None else [values.get((id_, number), old) for id_, old in zip(ids, olds, strict=True)]
+            for number, ids, olds in zip(numbers[0], ids_of_frames[0], former, strict=True)
         ]
         place.view.set_values(f"{path}.{name}", [nested], expand_schema=False, validate=False)
 
@@ -148,16 +160,26 @@ def check_masklet_field(samples: fo.Dataset | fo.DatasetView, field: str) -> Non
     )
 
 
+def check_expressions_field(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
+    """Raises a FieldError unless a sample field holds labels that are expressions, not plain text or nothing."""
+    dataset = root_dataset(samples)
+    prompt_type(dataset, field)
+    if not holds_labels(dataset, field):
+        raise FieldError(
+            f"dataset {dataset.name!r}: {field!r} holds plain text, which has no ids: name the labels that were "
+            f"made of it, such as {EXPRESSIONS!r}"
+        )
+
+
 def samples_of_videos(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequence[str]]:
     """The ids of the samples, or clips, that a view shows of each video, by the sample id of the video."""
-    dataset = root_dataset(samples)
-    shown = samples.values("id")
-    videos = samples.values("sample_id") if samples.get_field("support") is not None else shown
-    if samples.media_type != "video" or dataset.media_type != "video" or samples._is_frames:
+    if samples.media_type != "video":
         raise FieldError(
             f"masklets of videos are evaluated, but {samples.name or 'this view'!r} holds "
             f"{samples.media_type or 'no'} samples: pass the video dataset, a view of its samples, or clips"
         )
+    shown = samples.values("id")
+    videos = samples.values("sample_id") if samples._is_clips else shown
     found: dict[str, list[str]] = {}
     for video, sample_id in zip(videos, shown, strict=True):
         found.setdefault(video, []).append(sample_id)
@@ -167,4 +189,3 @@ def samples_of_videos(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequenc
 def name_of(sample: fo.Sample) -> str:
     """How messages name a sample."""
     return str(locate(sample))
-

@@ -14,7 +14,7 @@ from fiftyone.core.clips import ClipsView
 from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, text_of
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.runs import from_runs, to_runs
-from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, root_dataset
+from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, root_dataset
 from fiftyone_refvos.fields.schema import EXPRESSIONS, RESULT_ATTRIBUTES, has_results, label_path
 from fiftyone_refvos.masklet import Masklet
 
@@ -25,12 +25,27 @@ def finished_expressions(sample: fo.Sample, field: str, *, expressions_field: st
     For a clip, complete means in all frames of the clip.
     """
     place = locate(sample)
+    present = _present_frames(place, field)
+    if not present:  # the field was deleted or cleared by other means than ours
+        return set()
     return {
         expression_id
         for expression_id, label in labels_by_id(place, expressions_field).items()
         if label.get(f"{field}_text") == text_of(label)
         and covered_frames(field, label).issuperset(_wanted_frames(place, label))
+        # A container that promises more frames than it holds counts as covered to its end.
+        and present.issuperset(number for number in covered_frames(field, label) if number <= max(present))
     }
+
+
+def _present_frames(place: Place, field: str) -> set[int]:
+    """The numbers of the frames that hold a list of masks, be it empty; an image is one frame with number 1."""
+    if not place.is_video:
+        return {1} if read_label(place, field) is not None else set()
+    if place.dataset.get_field(f"frames.{field}") is None:
+        return set()
+    numbers, indices = place.view.values(["frames.frame_number", f"frames.{field}.detections.index"])
+    return {number for number, found in zip(numbers[0], indices[0], strict=True) if found is not None}
 
 
 def stale_expressions(sample: fo.Sample, field: str, *, expressions_field: str = EXPRESSIONS) -> set[str]:
@@ -64,17 +79,35 @@ def clear_field(samples: fo.Dataset | fo.DatasetView, field: str, *, expressions
             "or just write again, which replaces the masklets in the frames of the clip"
         )
     dataset = root_dataset(samples)
+    # First: without masks nothing may look finished.
+    mark_all_unfinished(samples, field, expressions_field=expressions_field)
     view = dataset.select(samples.values("id"))
-    if has_results(dataset, field, expressions_field):  # first: without masks nothing may look finished
-        path = label_path(dataset, expressions_field)
-        for name in RESULT_ATTRIBUTES:
-            view = view.set_field(f"{path}.{field}_{name}", None, _allow_missing=True)
-        view.save(expressions_field)
-        view = dataset.select(samples.values("id"))
     if dataset.get_field(f"frames.{field}") is not None:
         view.clear_frame_field(field)
     elif dataset.get_field(field) is not None:
         view.clear_sample_field(field)
+
+
+def mark_all_unfinished(
+    samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS
+) -> None:
+    """Removes what the expressions of samples say of their masklets in a field; the masks themselves stay."""
+    dataset = root_dataset(samples)
+    if not has_results(dataset, field, expressions_field):
+        return
+    view = dataset.select(samples.values("id"))
+    path = label_path(dataset, expressions_field)
+    for name in RESULT_ATTRIBUTES:
+        view = view.set_field(f"{path}.{field}_{name}", None, _allow_missing=True)
+    view.save(expressions_field)
+
+
+def clear_leftovers(sample: fo.Sample, field: str, *, expressions_field: str = EXPRESSIONS) -> None:
+    """Removes the masks of a whole video that no expression accounts for: they are what is to be overwritten."""
+    place = locate(sample)
+    labels = labels_by_id(place, expressions_field).values()
+    if place.last is None and not any(label.get(f"{field}_text") for label in labels):
+        clear_field(place.view, field, expressions_field=expressions_field)
 
 
 def mark_unfinished(

@@ -34,8 +34,6 @@ class LlamaTokenizer:
         self._pieces = _load_sentencepiece(folder / "tokenizer.model")
         self.added_tokens = _load_added_tokens(folder / "added_tokens.json")
         self.bos_id: int = self._pieces.bos_id()
-        self.eos_id: int = self._pieces.eos_id()
-        self.unk_id: int = self._pieces.unk_id()
         specials = {name: self._pieces.piece_to_id(name) for name in _SENTENCEPIECE_SPECIALS}
         self._specials = specials | self.added_tokens
         longest_first = sorted(self._specials, key=len, reverse=True)

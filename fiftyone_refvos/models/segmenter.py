@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.video import FrameSource
@@ -11,6 +11,15 @@ from fiftyone_refvos.video import FrameSource
 
 class Segmenter(Protocol):
     """A network that finds what an expression names in the frames of a video."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The settings that the masks depend on, as plain values."""
+        ...
+
+    def check(self, expression: Expression) -> None:
+        """Raises a ValueError for an expression that the model cannot take."""
+        ...
 
     def segment(
         self,

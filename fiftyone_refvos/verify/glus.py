@@ -23,6 +23,7 @@ from fiftyone_refvos.models.glus.inference import GlusSegmenter, Step
 from fiftyone_refvos.models.glus.weights import load_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.sam2 import DecodedMasks, ImageFeatures, LanguageSam2, masks_at_size
+from fiftyone_refvos.sampling import context_frames
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.video import FolderFrames, open_frames_dir
 
@@ -104,10 +105,11 @@ def check_inference(path: Path) -> CaseReport:
     segmenter = case.segmenter("published", settings)
     compared = _compare_video(report, case, segmenter)
     steps = list(segmenter.steps(case.frames, case.expressions, key_frames=case.key_frames))
+    compared |= _compare_encoded_frames(report, case, steps)
     compared |= _compare_passes(report, case, segmenter.network.sam, steps)
     compared |= _compare_final_masks(report, case, steps)
     compared |= _compare_variants(report, case, settings)
-    for name in sorted(case.golden.keys() - compared):
+    for name in sorted(case.golden.keys() - compared - report.not_compared.keys()):
         report.not_compared[name] = "unknown name"
     return report
 
@@ -143,7 +145,20 @@ def _compare_video(report: CaseReport, case: _Case, segmenter: GlusSegmenter) ->
     present = {name: tensor for name, tensor in ours.items() if name in golden}
     for name, tensor in present.items():
         report.add_values(name, tensor, golden[name], TOLERANCE)
-    return present.keys() | {"frames_with_tokens"}
+    return set(present)
+
+
+def _compare_encoded_frames(report: CaseReport, case: _Case, steps: list[Step]) -> set[str]:
+    """The frames whose visual tokens are stored: the context frames, and those of the first pass."""
+    name = "frames_with_tokens"
+    if name not in case.golden:
+        return set()
+    context = context_frames(len(case.frames), "center")
+    report.add_equal("context_frames", context, case.steps["context_frames"])
+    first = case.expressions[0].id
+    frames = {s.frame for s in steps if s.expression.id == first and s.direction == "fwd"}
+    report.add_equal(name, sorted(frames | set(context)), case.golden[name].tolist())
+    return {name}
 
 
 def _by_pass(steps: list[Step]) -> dict[str, list[Step]]:
@@ -152,7 +167,7 @@ def _by_pass(steps: list[Step]) -> dict[str, list[Step]]:
     for step in steps:
         passes[f"expr{step.expression.id}.{step.direction}"].append(step)
     for name in [name for name in passes if name.endswith(".bwd")]:
-        passes[name].insert(0, passes[name.replace(".bwd", ".fwd")][0])
+        passes[name].insert(0, passes[name.replace(".bwd", ".fwd")][0])  # computed once, for both directions
     return passes
 
 
@@ -166,13 +181,22 @@ def _compare_passes(report: CaseReport, case: _Case, sam: LanguageSam2, steps: l
         match = _PASS_NAME.match(name)
         if match is None:
             continue
-        pass_name = f"expr{match[1]}.{match[2]}"
+        pass_name, quantity = f"expr{match[1]}.{match[2]}", match[3]
+        if quantity == "picked_steps":
+            report.not_compared[name] = "no result: says which steps other tensors are of"
+            continue
         picked = case.golden.get(f"{pass_name}.picked_steps")
-        if match[3] in _CONSTANTS:
-            report.add_values(name, _CONSTANTS[match[3]](sam, passes[pass_name]), golden, TOLERANCE)
-            compared.add(name)
-        elif _compare_pass_tensor(report, name, match[3], golden, passes[pass_name], picked, case.frames.size):
-            compared.add(name)
+        with report.stage(name):
+            if quantity in _CONSTANTS:
+                report.add_values(name, _CONSTANTS[quantity](sam, passes[pass_name]), golden, TOLERANCE)
+                known = True
+            else:
+                known = _compare_pass_tensor(
+                    report, name, quantity, golden, passes[pass_name], picked, case.frames.size
+                )
+            if not known:
+                continue
+        compared.add(name)
     return compared
 
 
@@ -212,10 +236,11 @@ def _compare_pass_tensor(
         report.add_values(name, torch.stack(rows), golden, tolerance)
     elif quantity in _PICKED and picked is not None:
         value, tolerance = _PICKED[quantity]
-        chosen = [value(steps[position]) for position in picked.tolist()]
+        chosen = [
+            value(steps[position]) if steps[position].found else torch.full_like(golden[n], float("nan"))
+            for n, position in enumerate(picked.tolist())
+        ]
         report.add_values(name, torch.stack(chosen), golden, tolerance)
-    elif quantity == "picked_steps":
-        pass  # not a result: says which steps the other tensors are of
     elif quantity == "masks_packed":
         report.add_masks(name, np.stack([_mask(step, size) for step in steps]), _unpack(golden, size))
     elif quantity == "min_abs_logit_quantiles":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,14 @@ class CaseReport:
     def passed(self) -> bool:
         """Whether the case ran, something was compared, and all of it is within its tolerance."""
         return self.error is None and bool(self.stages) and all(stage.passed for stage in self.stages)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage that cannot be computed fails, and does not hide the others."""
+        try:
+            yield
+        except Exception as error:
+            self.stages.append(Stage(name, float("inf"), 0, f"{type(error).__name__}: {error}"))
 
     def add_values(self, name: str, ours: Tensor, golden: Tensor, tolerance: float) -> None:
         """Compares two arrays value by value; rows of NaN must be NaN in both."""

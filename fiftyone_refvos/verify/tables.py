@@ -18,31 +18,41 @@ from fiftyone_refvos.sampling import ContextMode, context_frames, memory_positio
 from fiftyone_refvos.verify.report import CaseReport, Stage
 
 _SCHEDULES = {"context_script", "context_demo", "memory"}
-_HEAD_DIM = 128  # of every LLaMA-1; the shapes alone do not tell the number of heads
+# The key frame selector has a projection of that name, too, but no SAM2.
+_GLUS_PARTS = {
+    "model.text_hidden_fcs.0.0.weight",
+    "model.text_hidden_fcs.0.2.weight",
+    "model.mm_projector.weight",
+    "model.visual_model.no_mem_embed",
+    "lm_head.weight",
+}
 
 
 def is_tokenizer_table(path: Path) -> bool:
-    """A JSON list of texts and ids; the tokenizer's files are beside it, or in a folder beside it."""
+    """A JSON list of texts and ids, with a LLaMA tokenizer beside it, or in a folder beside it."""
     table = _read_json(path)
     return (
         isinstance(table, list)
         and bool(table)
         and all(isinstance(row, dict) and {"text", "input_ids"} <= row.keys() for row in table)
+        and _tokenizer_folder(path) is not None
     )
 
 
 def check_tokenizer(path: Path) -> CaseReport:
     """Compares ids; they must be identical."""
     report = CaseReport(path, "LLaMA tokenizer cases")
-    folders = [path.parent, *sorted(child for child in path.parent.iterdir() if child.is_dir())]
-    folder = next((f for f in folders if (f / "tokenizer.model").is_file()), None)
-    if folder is None:
-        report.error = f"no tokenizer.model beside {path.name}, nor in a folder beside it"
-        return report
+    folder = _tokenizer_folder(path)
+    assert folder is not None  # is_tokenizer_table looked
     tokenizer = LlamaTokenizer(folder)
     table = _read_json(path)
     report.add_equal("ids", [tokenizer.encode(row["text"]) for row in table], [row["input_ids"] for row in table])
     return report
+
+
+def _tokenizer_folder(path: Path) -> Path | None:
+    folders = [path.parent, *sorted(child for child in path.parent.iterdir() if child.is_dir())]
+    return next((folder for folder in folders if (folder / "tokenizer.model").is_file()), None)
 
 
 def is_schedule_table(path: Path) -> bool:
@@ -85,7 +95,7 @@ def check_glus_keys(path: Path) -> CaseReport:
     shapes = {name: tuple(shape) for name, shape in _read_json(path).items()}
     config = GlusConfig.from_dict(_config_of(shapes), where=path)
     # CLIP is a folder of its own, of which these tables hold nothing
-    clip = CLIPVisionConfig(hidden_size=config.clip_width, num_attention_heads=config.clip_width // 64)
+    clip = CLIPVisionConfig(hidden_size=config.clip_width, num_attention_heads=1)
     network = empty_network(config, clip)
     try:
         check_published_keys(shapes, network, where=str(path))
@@ -106,8 +116,8 @@ def _config_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "hidden_size": hidden_size,
         "intermediate_size": shapes["model.layers.0.mlp.gate_proj.weight"][0],
         "num_hidden_layers": len(layers),
-        "num_attention_heads": hidden_size // _HEAD_DIM,
-        "num_key_value_heads": shapes["model.layers.0.self_attn.k_proj.weight"][0] // _HEAD_DIM,
+        # no shape of multi-head attention tells the number of heads, so one head is as good as 32
+        "num_attention_heads": 1,
         "hidden_act": "silu",
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,

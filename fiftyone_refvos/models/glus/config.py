@@ -16,6 +16,7 @@ from fiftyone_refvos.sampling import ContextMode
 MemoryGamma = Literal["published", "checkpoint"]
 
 PUBLISHED_GAMMA = 1e-6
+RESOURCES = ("feature_cache_bytes", "expression_batch")  # settings that no mask depends on
 ARCHITECTURE = "GLUSForCausalLM"
 
 
@@ -46,11 +47,11 @@ class GlusInference:
             raise ValueError(f"memory_gamma is {self.memory_gamma!r}; choose one of {get_args(MemoryGamma)}")
         if self.context_mode not in get_args(ContextMode):
             raise ValueError(f"context_mode is {self.context_mode!r}; choose one of {get_args(ContextMode)}")
-        for name in ("memory_stride", "window", "expression_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.feature_cache_bytes < 0:
-            raise ValueError(f"feature_cache_bytes is {self.feature_cache_bytes}; it must not be negative")
+        least = {"memory_stride": 1, "window": 1, "expression_batch": 1, "feature_cache_bytes": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {bound}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class GlusConfig:
         gamma = config.get("memory_gamma", "published")
         if gamma not in get_args(MemoryGamma):
             raise CheckpointError(f"{where}/config.json has memory_gamma {gamma!r}; expected {get_args(MemoryGamma)}")
+        if config.get("rope_scaling"):
+            raise CheckpointError(f"{where}/config.json asks for rope_scaling, which GLUS does not have")
         try:
             return cls(
                 llama=_llama_config(config),
@@ -114,6 +117,8 @@ class GlusConfig:
             )
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error
+        except (TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(f"{where}/config.json has a wrong entry: {error}") from error
 
 
 def _llama_config(config: Mapping[str, Any]) -> LlamaConfig:

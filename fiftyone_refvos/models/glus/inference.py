@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression, FrameResult
-from fiftyone_refvos.models.glus.config import GlusInference
+from fiftyone_refvos.models.glus.config import RESOURCES, GlusInference
 from fiftyone_refvos.models.glus.frames import FrameEncoder
 from fiftyone_refvos.models.glus.network import GlusNetwork, PrefixCache
 from fiftyone_refvos.models.glus.prompt import Prompt, PromptWriter
@@ -55,7 +55,7 @@ class Step:
         position: of the frame in its pass, from 0
         frame: index of the frame in the video, from 0
         prompt: ids of the prompt
-        embeds: `(prefix + suffix, D)` input embeddings
+        prefix, suffix: `(length, D)` input embeddings of the two parts of the prompt
         hidden: `(suffix, D)` final-norm hidden states
         logits: `(vocabulary,)` of the next token
         next_token: the most likely next token
@@ -73,7 +73,8 @@ class Step:
     position: int
     frame: int
     prompt: Prompt
-    embeds: Tensor
+    prefix: Tensor
+    suffix: Tensor
     hidden: Tensor
     logits: Tensor
     next_token: int
@@ -85,6 +86,11 @@ class Step:
     conditioned: Tensor | None = None
     masks: DecodedMasks | None = None
     memory: Tensor | None = None
+
+    @property
+    def embeds(self) -> Tensor:
+        """`(prefix + suffix, D)` input embeddings of the whole prompt."""
+        return torch.cat([self.prefix, self.suffix])
 
 
 class GlusSegmenter:
@@ -105,6 +111,17 @@ class GlusSegmenter:
             tokens_per_image=network.tokens_per_image,
             max_length=network.config.llama.max_position_embeddings,
         )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that the masks depend on, as plain values; memory and batch sizes are none of them."""
+        gamma = self.settings.memory_gamma or self.network.config.memory_gamma
+        settings = asdict(replace(self.settings, memory_gamma=gamma))
+        return {name: value for name, value in settings.items() if name not in RESOURCES}
+
+    def check(self, expression: Expression) -> None:
+        """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""
+        self.prompts.check(expression)
 
     def segment(
         self,
@@ -227,7 +244,8 @@ class GlusSegmenter:
                 position=track.position,
                 frame=frame,
                 prompt=prompts[n],
-                embeds=torch.cat([prefix.embeds[0], suffixes[n]]),
+                prefix=prefix.embeds[0],
+                suffix=suffixes[n],
                 hidden=answers.hidden[n],
                 logits=answers.logits[n],
                 next_token=tokens[n],

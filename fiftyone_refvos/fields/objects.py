@@ -1,0 +1,118 @@
+"""The annotated objects of a video, each once, also those that no expression names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import fiftyone as fo
+import numpy as np
+
+from fiftyone_refvos.fields.crops import paste
+from fiftyone_refvos.fields.media import Size, canvas_of
+from fiftyone_refvos.fields.reading import _mask
+from fiftyone_refvos.fields.samples import Place, RawLabel, locate, read_frames
+from fiftyone_refvos.masklet import RLE, Expression, Masklet, encode
+
+_SAME_BOX = 1e-6  # of the picture: rounding errors
+
+
+@dataclass(frozen=True)
+class ObjectTrack:
+    """One object of a video.
+
+    Attributes:
+        object_id: as the detections have it, None where they have none
+        expression_ids: of the expressions that name it
+        masklet: its masks in the annotated frames, with one object; its text is the label of the object
+    """
+
+    object_id: str | None
+    expression_ids: frozenset[str]
+    masklet: Masklet
+
+
+def read_objects(sample: fo.Sample, name: str, size: Size) -> list[ObjectTrack]:
+    """Reads every object of a field of masks once, however many expressions name it.
+
+    Detections with the same `object_id` are the same object; without one, `index`, then `instance` tell
+    objects apart. Where expressions count their objects for themselves, as masklets of models do, the same id
+    stands for different objects: their boxes in the same frame differ.
+
+    Args:
+        sample: a sample of a dataset or a view
+        name: the field, without `frames.`
+        size: (H, W) of the frames, as masklets of the sample have it
+
+    Raises:
+        FieldError: for boxes without masks
+    """
+    place = locate(sample)
+    frames = {
+        number: label["detections"]
+        for number, label in sorted(read_frames(place, name).items())
+        if label is not None and place.contains(number)
+    }
+    by_expression: dict[tuple[object, ...], _Found] = {}
+    for number, detections in frames.items():
+        for position, detection in enumerate(detections):
+            key = (_identity(detection, position), detection.get("expression_id"))
+            by_expression.setdefault(key, _Found()).detections.setdefault(number, detection)
+    objects: dict[object, list[_Found]] = {}
+    for (identity, expression_id), found in by_expression.items():
+        same = objects.setdefault(identity, [])
+        known = next((each for each in same if each.agrees(found)), found)
+        known.detections = found.detections | known.detections
+        if expression_id is not None:
+            known.expression_ids.add(str(expression_id))
+        if known is found:
+            same.append(found)
+    canvas, empty = canvas_of(place, size), encode(np.zeros((1, *size), dtype=bool))[0]
+    return [found.finish(place, list(frames), size, canvas, empty) for same in objects.values() for found in same]
+
+
+def _identity(detection: Mapping[str, object], position: int) -> tuple[object, ...]:
+    """What tells the object of a raw detection from others."""
+    for name in ("object_id", "index"):
+        if detection.get(name) is not None:
+            return name, detection[name]
+    instance = detection.get("instance")
+    return ("instance", str(instance["_id"])) if isinstance(instance, dict) else ("position", position)
+
+
+@dataclass
+class _Found:
+    """An object while its detections are gathered."""
+
+    detections: dict[int, RawLabel] = field(default_factory=dict)
+    expression_ids: set[str] = field(default_factory=set)
+
+    def agrees(self, other: _Found) -> bool:
+        """Whether both have the same boxes where both are."""
+        return all(
+            abs(mine - its) < _SAME_BOX
+            for number in self.detections.keys() & other.detections.keys()
+            for mine, its in zip(
+                self.detections[number]["bounding_box"], other.detections[number]["bounding_box"], strict=True
+            )
+        )
+
+    def finish(self, place: Place, numbers: list[int], size: Size, canvas: Size, empty: RLE) -> ObjectTrack:
+        first = next(iter(self.detections.values()))
+        object_id = first.get("object_id")
+        masks = []
+        for number in numbers:
+            detection = self.detections.get(number)
+            if detection is None:
+                masks.append((empty,))
+            else:
+                masks.append((paste(_mask(place, detection), detection["bounding_box"], canvas, size),))
+        masklet = Masklet(
+            expression=Expression(str(object_id), first.get("label") or ""),
+            size=size,
+            frames=tuple(number - place.first for number in numbers),
+            masks=tuple(masks),
+            scores=np.ones((len(numbers), 1), dtype=np.float32),
+            found=np.array([number in self.detections for number in numbers], dtype=bool),
+        )
+        return ObjectTrack(object_id, frozenset(self.expression_ids), masklet)
