@@ -10,18 +10,29 @@ Importing this is quick: FiftyOne and the networks are imported by what needs th
 """
 
 from fiftyone_refvos import demo
+from fiftyone_refvos.comparison import Comparison, compare
+from fiftyone_refvos.evaluate import evaluate
+from fiftyone_refvos.failure_analysis import find_failures, show_failures
 from fiftyone_refvos.installation import announce_models, install
+from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 
 __all__ = [
+    "Comparison",
     "FieldExistsError",
+    "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
+    "compare",
     "demo",
+    "evaluate",
+    "find_failures",
     "install",
+    "make_pseudo_labels",
     "segment",
     "segment_video",
+    "show_failures",
 ]
 
 announce_models()

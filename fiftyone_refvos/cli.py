@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
+from fiftyone_refvos.segment import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verbs)
     _add_segment(verbs)
     _add_segment_video(verbs)
+    _add_evaluate(verbs)
     _add_verify(verbs)
     install = verbs.add_parser("install", help="make FiftyOne find the plugin and the models")
     install.set_defaults(run=_install)
@@ -71,6 +73,21 @@ def _add_segment_video(verbs: argparse._SubParsersAction[argparse.ArgumentParser
     video.set_defaults(run=_segment_video)
 
 
+def _add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = verbs.add_parser("evaluate", help="J&F of the masklets of a FiftyOne dataset")
+    evaluate.add_argument("dataset", help="name of the dataset")
+    evaluate.add_argument("--view", help="name of a saved view of it")
+    evaluate.add_argument("--pred-field", required=True, help="frame field with the masklets of a model")
+    evaluate.add_argument(
+        "--gt-field", default="ground_truth", help="frame field with the truth (default: %(default)s)"
+    )
+    evaluate.add_argument("--eval-key", required=True, help="name of the evaluation run")
+    evaluate.add_argument("--protocol", default="mevis", help="name of a protocol (default: %(default)s)")
+    evaluate.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
+    evaluate.add_argument("--skip-failures", action="store_true", help="leave out videos that have errors")
+    evaluate.set_defaults(run=_evaluate)
+
+
 def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = verbs.add_parser("verify", help="compare models with golden cases, stage by stage")
     verify.add_argument("cases", nargs="+", type=Path, help="case folders, parents of such, or single files")
@@ -95,15 +112,16 @@ def _model_options(args: argparse.Namespace) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
+def _show(progress: Progress) -> None:
+    line = f"\rvideo {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
+    print(line, end="", file=sys.stderr, flush=True)
+
+
 def _segment(args: argparse.Namespace) -> int:
     import fiftyone as fo
     import fiftyone.zoo as foz
 
-    from fiftyone_refvos.segment import Progress, segment
-
-    def show(progress: Progress) -> None:
-        line = f"\rvideo {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
-        print(line, end="", file=sys.stderr, flush=True)
+    from fiftyone_refvos.segment import segment
 
     dataset = fo.load_dataset(args.dataset)
     report = segment(
@@ -113,7 +131,7 @@ def _segment(args: argparse.Namespace) -> int:
         prompts=args.prompts,
         prompt_field=args.prompt_field,
         overwrite=args.overwrite,
-        progress=show if sys.stderr.isatty() else None,
+        progress=_show if sys.stderr.isatty() else None,
     )
     print(report)
     return 1 if report.failures else 0
@@ -128,6 +146,26 @@ def _segment_video(args: argparse.Namespace) -> int:
         print(f"{masklet.expression.text!r}: {found}")
     print(f"overlay: {result.overlay}")
     return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    import fiftyone as fo
+
+    from fiftyone_refvos.evaluate import evaluate
+
+    dataset = fo.load_dataset(args.dataset)
+    results = evaluate(
+        dataset.load_saved_view(args.view) if args.view else dataset,
+        args.pred_field,
+        gt_field=args.gt_field,
+        eval_key=args.eval_key,
+        protocol=args.protocol,
+        num_workers=args.workers,
+        skip_failures=args.skip_failures,
+        progress=_show if sys.stderr.isatty() else None,
+    )
+    results.print_report()
+    return 1 if results.failures else 0
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fiftyone_refvos.verify import glus, tables
+from fiftyone_refvos.verify import glus, res_metrics, tables, vos_metrics
 from fiftyone_refvos.verify.report import CaseReport
+
+logger = logging.getLogger(__name__)
 
 Check = Callable[[Path], CaseReport]
 
 # Each later system adds its kinds here: a test on a folder or a file, and the check that runs it.
 _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (glus.is_inference_case, glus.check_inference),
+    (vos_metrics.is_case, vos_metrics.check),
+    (res_metrics.is_case, res_metrics.check),
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),
@@ -31,20 +36,24 @@ def verify(paths: Iterable[Path]) -> Iterator[CaseReport]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        for case, check in _find(path):
+        found = list(_find(path))
+        if not found:
+            logger.warning("%s: nothing was recognised as a golden case", path)
+        for case, check in found:
             yield _run(case, check)
 
 
 def _find(path: Path) -> Iterator[tuple[Path, Check]]:
-    check = _recognise(path)
-    if check is None and path.is_file():
-        # a single file of a case, such as its outputs.safetensors, means the whole case
-        check = _recognise(path.parent)
-        path = path.parent if not path.stem.upper().startswith("README") else path
-        check = check if path.is_dir() else None
-    if check is not None:
-        yield path, check
-    elif path.is_dir():
+    if path.is_file() and path.stem.upper().startswith("README"):
+        return
+    # a single file of a case, such as its outputs.safetensors or inputs/frames/00000.png, means the whole case
+    around = [path, path.parent, path.parent.parent, path.parent.parent.parent] if path.is_file() else [path]
+    for place in around:
+        check = _recognise(place)
+        if check is not None:
+            yield place, check
+            return
+    if path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_dir() or _recognise(child) is not None:
                 yield from _find(child)
