@@ -188,6 +188,11 @@ def test_known_consequences_of_the_definition():
     ]  # fmt: skip
 
 
+def test_a_tolerance_beyond_the_frame():
+    score = score_frame(draw("dots", (40, 60), 5), draw("dots", (40, 60), 6), bound_th=10**9)
+    assert score.F == 1.0
+
+
 def test_several_masks_count_as_their_union():
     a, b = draw("blob", (40, 60), 2), draw("blob", (40, 60), 3)
     expected = score_frame(a | b, a)

@@ -43,6 +43,7 @@ def matched_pixels(a: BitMask, b: BitMask, radius: int) -> tuple[int, int]:
         b: another of the same frame, with lines of the same kind
         radius: in pixels; dx² + dy² <= radius² counts
     """
+    radius = min(radius, sum(a.size))  # no two pixels are further apart
     window = _window(a, b, radius)
     if window is None:
         return 0, 0

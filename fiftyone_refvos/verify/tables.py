@@ -81,12 +81,9 @@ def check_schedules(path: Path) -> CaseReport:
 
 
 def is_glus_key_table(path: Path) -> bool:
-    """A JSON object of tensor names and shapes that holds GLUS's own parts."""
+    """A JSON object of tensor names and shapes that holds all of GLUS's own parts."""
     table = _read_json(path)
-    return isinstance(table, dict) and {
-        "model.text_hidden_fcs.0.0.weight",
-        "model.mm_projector.weight",
-    } <= set(table)
+    return isinstance(table, dict) and _GLUS_PARTS <= set(table)
 
 
 def check_glus_keys(path: Path) -> CaseReport:
