@@ -15,22 +15,15 @@ from fiftyone_refvos import fields
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.video import open_video
+from tests.clip_datasets import add_clips, masks_of
 from tests.numbered import PICTURES, VARIABLE_SHOWN, encode, number_of, variable
 from tests.small import glus_tiny
-from tests.videos import write_clip, write_clips
+from tests.videos import write_clip
 
 
 @pytest.fixture(scope="module")
 def model():
     return foz.load_zoo_model("glus-tiny", device="cpu")
-
-
-def add_clips(dataset: fo.Dataset, folder: Path, count: int = 1, **values) -> None:
-    dataset.add_samples([fo.Sample(filepath=str(path), **values) for path in write_clips(folder, count)])
-
-
-def masks_of(samples: fo.Dataset | fo.DatasetView, field: str) -> list[np.ndarray]:
-    return [np.stack(list(m.dense())) for m in fields.read_masklets(samples.first(), field)]
 
 
 def test_typed_prompts_become_expressions_with_masklets_and_scores(dataset, tmp_path, model) -> None:

@@ -6,27 +6,18 @@ from pathlib import Path
 
 import fiftyone as fo
 import fiftyone.zoo as foz
-import numpy as np
 import pytest
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.segment import Progress
-from tests.videos import write_clips
+from tests.clip_datasets import add_clips, masks_of
 
 
 @pytest.fixture(scope="module")
 def model():
     return foz.load_zoo_model("glus-tiny", device="cpu")
-
-
-def add_clips(dataset: fo.Dataset, folder: Path, count: int = 1, **values) -> None:
-    dataset.add_samples([fo.Sample(filepath=str(path), **values) for path in write_clips(folder, count)])
-
-
-def masks_of(samples: fo.Dataset | fo.DatasetView, field: str) -> list[np.ndarray]:
-    return [np.stack(list(m.dense())) for m in fields.read_masklets(samples.first(), field)]
 
 
 def test_overwriting_keeps_the_masks_of_a_video_that_fails(dataset, tmp_path, model) -> None:
