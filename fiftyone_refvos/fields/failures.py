@@ -9,7 +9,7 @@ import fiftyone as fo
 
 from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, text_of
 from fiftyone_refvos.fields.samples import FieldError, RawLabel, locate, read_label, root_dataset, write_label
-from fiftyone_refvos.fields.schema import EXPRESSIONS, _declare, declare_expressions, label_path
+from fiftyone_refvos.fields.schema import EXPRESSIONS, declare, declare_expressions, label_path
 
 _ATTRIBUTES: dict[str, type[fo.Field]] = {
     "expression_id": fo.StringField,
@@ -64,7 +64,7 @@ def declare_failures(
             "samples: pass a video dataset or a view of it"
         )
     declare_expressions(dataset, expressions_field)
-    _declare(dataset, f"{label_path(dataset, expressions_field)}.{kind_field(eval_key)}", fo.StringField)
+    declare(dataset, f"{label_path(dataset, expressions_field)}.{kind_field(eval_key)}", fo.StringField)
     field = runs_field(eval_key)
     stored = dataset.get_field(field)
     if stored is None:
@@ -75,7 +75,7 @@ def declare_failures(
             "choose another eval_key, or rename the field"
         )
     for name, kind in _ATTRIBUTES.items():
-        _declare(dataset, f"{field}.detections.{name}", kind)
+        declare(dataset, f"{field}.detections.{name}", kind)
 
 
 def write_failures(

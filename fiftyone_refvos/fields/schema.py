@@ -101,7 +101,7 @@ def declare_expressions(dataset: fo.Dataset, field: str = EXPRESSIONS) -> None:
             f"rename it with dataset.rename_sample_field({field!r}, 'prompt') and use it as prompt field"
         )
     for name, kind in _EXPRESSION_ATTRIBUTES.items():
-        _declare(dataset, f"{label_path(dataset, field)}.{name}", kind)
+        declare(dataset, f"{label_path(dataset, field)}.{name}", kind)
 
 
 def check_label_field(field: str) -> None:
@@ -136,19 +136,12 @@ def declare_masklet_schema(
     dataset = root_dataset(samples)
     declare_expressions(dataset, expressions_field)
     prefix = "frames." if _is_video(dataset) else ""
-    stored = dataset.get_field(prefix + field)
-    if stored is None:
-        _add(dataset, prefix + field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    elif getattr(stored, "document_type", None) is not fo.Detections:
-        raise FieldError(
-            f"dataset {dataset.name!r}: {prefix + field!r} holds {_describe(stored)}, not Detections: "
-            "choose another label field"
-        )
+    declare_detections(dataset, prefix + field)
     for name, kind in _MASKLET_ATTRIBUTES.items():
-        _declare(dataset, f"{prefix}{field}.detections.{name}", kind)
+        declare(dataset, f"{prefix}{field}.detections.{name}", kind)
     path = label_path(dataset, expressions_field)
     for name, (kind, inner) in RESULT_ATTRIBUTES.items():
-        _declare(dataset, f"{path}.{field}_{name}", kind, inner)
+        declare(dataset, f"{path}.{field}_{name}", kind, inner)
 
 
 def declare_floats(dataset: fo.Dataset, paths: Iterable[str]) -> None:
@@ -158,7 +151,45 @@ def declare_floats(dataset: fo.Dataset, paths: Iterable[str]) -> None:
         FieldError: if one of the paths holds something else
     """
     for path in paths:
-        _declare(dataset, path, fo.FloatField)
+        declare(dataset, path, fo.FloatField)
+
+
+def declare(dataset: fo.Dataset, path: str, kind: type[fo.Field], subfield: type[fo.Field] | None = None) -> None:
+    """Declares one field or attribute, unless it is declared.
+
+    Args:
+        dataset: the dataset
+        path: of a field, a frame field or an attribute of labels
+        kind: what it holds
+        subfield: what a list holds
+
+    Raises:
+        FieldError: if the path holds something else
+    """
+    stored = dataset.get_field(path)
+    if stored is None:
+        _add(dataset, path, kind, **({"subfield": subfield} if subfield else {}))
+    elif not isinstance(stored, kind):
+        raise FieldError(
+            f"dataset {dataset.name!r}: {path!r} holds {_describe(stored)}, but has to be a {kind.__name__}: "
+            "rename it or choose another label field"
+        )
+
+
+def declare_detections(dataset: fo.Dataset, path: str) -> None:
+    """Declares a field of lists of masks, unless it is declared.
+
+    Raises:
+        FieldError: if the path holds something else
+    """
+    stored = dataset.get_field(path)
+    if stored is None:
+        _add(dataset, path, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    elif getattr(stored, "document_type", None) is not fo.Detections:
+        raise FieldError(
+            f"dataset {dataset.name!r}: {path!r} holds {_describe(stored)}, not Detections: "
+            "choose another label field"
+        )
 
 
 def has_results(dataset: fo.Dataset, field: str, expressions_field: str) -> bool:
@@ -176,17 +207,6 @@ def _is_video(dataset: fo.Dataset) -> bool:
             "add its samples before you declare fields"
         )
     return dataset.media_type == fom.VIDEO
-
-
-def _declare(dataset: fo.Dataset, path: str, kind: type[fo.Field], subfield: type[fo.Field] | None = None) -> None:
-    stored = dataset.get_field(path)
-    if stored is None:
-        _add(dataset, path, kind, **({"subfield": subfield} if subfield else {}))
-    elif not isinstance(stored, kind):
-        raise FieldError(
-            f"dataset {dataset.name!r}: {path!r} holds {_describe(stored)}, but has to be a {kind.__name__}: "
-            "rename it or choose another label field"
-        )
 
 
 def _add(dataset: fo.Dataset, path: str, kind: type[fo.Field], **options: Any) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fiftyone_refvos.verify import glus, res_metrics, tables, vos_metrics
+from fiftyone_refvos.verify import datasets, glus, res_metrics, tables, vos_metrics
 from fiftyone_refvos.verify.report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (glus.is_inference_case, glus.check_inference),
     (vos_metrics.is_case, vos_metrics.check),
     (res_metrics.is_case, res_metrics.check),
+    (datasets.is_case, datasets.check),
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),

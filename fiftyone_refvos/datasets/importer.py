@@ -1,0 +1,188 @@
+"""Importing a published dataset into FiftyOne: layout -> records -> (encode, read masks; in threads) -> samples."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fiftyone as fo
+import fiftyone.utils.data as foud
+
+from fiftyone_refvos.datasets.files import DatasetError
+from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.playback import CACHE, playback_path, write_playback
+from fiftyone_refvos.datasets.records import FileMedia, FolderMedia, MediaRecord
+from fiftyone_refvos.datasets.samples import GROUND_TRUTH, SampleBuilder
+from fiftyone_refvos.datasets.schema import declare_record, declare_schema
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImportFailure:
+    """A video or image that could not be imported.
+
+    Attributes:
+        split, name: which
+        error: why
+    """
+
+    split: str
+    name: str
+    error: str
+
+
+class ReferringDatasetImporter(foud.BatchDatasetImporter):
+    """Imports a referring dataset: `fo.Dataset.from_dir(dataset_dir, dataset_type=rv.types.MeViS)`.
+
+    Every sample gets `expressions`, the tag of its split, the masks `frames.ground_truth` where the split has ground
+    truth (images: `ground_truth`), and for folders of frames `frames_dir`, `frame_names` and `frame_size`, by which
+    models read the exact images. For the App an mp4 is encoded once, and kept.
+
+    An import that was interrupted goes on with `dataset.add_dir(…)` and the same arguments: videos that are in the
+    dataset are passed over, and so are finished mp4 files.
+
+    Args:
+        dataset_dir: the folder of the dataset, as its README shows it
+        split: one split or several; by default all that are there
+        cache_dir: where the mp4 files go; by default `.refvos_cache` in the folder of the dataset
+        num_workers: how many videos are prepared at a time, and are in memory; by default the number of cores, 8 at
+            most
+        skip_failures: go on after a video that cannot be read, and list it in `failures`
+        shuffle: whether to shuffle the videos
+        seed: of the shuffling
+        max_samples: import so many at most
+
+    Raises:
+        DatasetError: when it imports, for a folder of another layout, missing files, damaged masks, names that lead
+            out of the folder, with the name of the file
+    """
+
+    layout_cls: ClassVar[type[Layout]]
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike[str] | None = None,
+        split: str | Sequence[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        num_workers: int | None = None,
+        skip_failures: bool = False,
+        shuffle: bool = False,
+        seed: int | None = None,
+        max_samples: int | None = None,
+    ) -> None:
+        super().__init__(dataset_dir=dataset_dir, shuffle=shuffle, seed=seed, max_samples=max_samples)
+        self.split = split
+        self.cache_dir = cache_dir
+        self.num_workers = num_workers or min(os.cpu_count() or 1, 8)
+        self.skip_failures = skip_failures
+        self.failures: list[ImportFailure] = []
+
+    def import_samples(
+        self, dataset: fo.Dataset, tags: Iterable[str] | None = None, progress: Any = None
+    ) -> list[str]:
+        """Adds the samples to a dataset; returns their ids."""
+        if self.dataset_dir is None or not Path(self.dataset_dir).is_dir():
+            raise DatasetError(
+                f"there is no folder {self.dataset_dir}: give the folder of the dataset as dataset_dir"
+            )
+        layout = self.layout_cls(Path(self.dataset_dir).absolute())
+        records = self._without(self._chosen(layout), dataset)
+        if not records:
+            logger.info("there is nothing to import: all videos are in dataset %r", dataset.name)
+            return []
+        declare_schema(dataset, layout, GROUND_TRUTH)
+        samples = self._samples(records, layout, dataset, tuple(tags or ()))
+        ids: list[str] = dataset.add_samples(samples, num_samples=len(records), progress=progress)
+        if self.failures:
+            logger.warning(
+                "%d of %d could not be imported: %s", len(self.failures), len(records), self.failures[0].error
+            )
+        return ids
+
+    def preview(self) -> list[MediaRecord]:
+        """What would be imported into an empty dataset; reads no masks and no images.
+
+        Raises:
+            DatasetError: as `import_samples`
+        """
+        if self.dataset_dir is None or not Path(self.dataset_dir).is_dir():
+            raise DatasetError(
+                f"there is no folder {self.dataset_dir}: give the folder of the dataset as dataset_dir"
+            )
+        return self._chosen(self.layout_cls(Path(self.dataset_dir).absolute()))
+
+    def _chosen(self, layout: Layout) -> list[MediaRecord]:
+        records = [record for split in layout.chosen_splits(self.split) for record in layout.records(split)]
+        if self.shuffle:
+            random.Random(self.seed).shuffle(records)
+        return records[: self.max_samples]
+
+    def _without(self, records: list[MediaRecord], dataset: fo.Dataset) -> list[MediaRecord]:
+        """Those that an earlier, interrupted import has not added."""
+        if not len(dataset):
+            return records
+        known: set[tuple[str, str]] = set()
+        fields = [name for name in ("filepath", "frames_dir") if dataset.has_field(name)]
+        for field in fields:
+            for path, tags in zip(*dataset.values([field, "tags"]), strict=True):
+                known |= {(path, tag) for tag in tags}
+        return [record for record in records if (str(_source(record)), record.split) not in known]
+
+    def _samples(
+        self, records: Sequence[MediaRecord], layout: Layout, dataset: fo.Dataset, tags: tuple[str, ...]
+    ) -> Iterator[fo.Sample]:
+        """Prepares `num_workers` videos ahead, and yields them in order."""
+        builder = SampleBuilder(layout.media_type == "video", layout.partial_truth)
+        cache = Path(self.cache_dir).absolute() if self.cache_dir else layout.root / CACHE
+        waiting: deque[tuple[MediaRecord, Future[fo.Sample]]] = deque()
+        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="import")
+        rest = iter(records)
+        try:
+            for record in islice(rest, self.num_workers):
+                waiting.append((record, pool.submit(_prepare, record, builder, cache)))
+            while waiting:
+                record, future = waiting.popleft()
+                sample = self._finished(record, future)
+                for following in islice(rest, 1):
+                    waiting.append((following, pool.submit(_prepare, following, builder, cache)))
+                if sample is not None:
+                    sample.tags += [tag for tag in tags if tag not in sample.tags]
+                    declare_record(dataset, record)
+                    yield sample
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finished(self, record: MediaRecord, future: Future[fo.Sample]) -> fo.Sample | None:
+        try:
+            return future.result()
+        except ValueError as error:  # DatasetError, VideoError
+            if not self.skip_failures:
+                raise
+            self.failures.append(ImportFailure(record.split, record.name, str(error)))
+            return None
+
+
+def importer_for(layout_cls: type[Layout]) -> type[ReferringDatasetImporter]:
+    """The importer of a layout, as `get_dataset_importer_cls` of a FiftyOne dataset type returns it."""
+    return type(f"{layout_cls.__name__}Importer", (ReferringDatasetImporter,), {"layout_cls": layout_cls})
+
+
+def _source(record: MediaRecord) -> Path:
+    return record.media.folder if isinstance(record.media, FolderMedia) else record.media.path
+
+
+def _prepare(record: MediaRecord, builder: SampleBuilder, cache: Path) -> fo.Sample:
+    if isinstance(record.media, FileMedia):
+        return builder.build(record, record.media.path)
+    path = playback_path(cache, record.split, record.name, record.media)
+    write_playback(path, record.media)
+    return builder.build(record, path)
