@@ -133,6 +133,17 @@ def natural_key(text: str) -> tuple[Any, ...]:
     )
 
 
+def entries_of(videos: Any, key: str) -> Iterator[dict[str, Any]]:
+    """The objects in `videos[<video>][key]`, which is an object of such; passes over anything else.
+
+    By them layouts are told apart before anybody knows whether a file is what it seems to be.
+    """
+    for video in videos.values() if isinstance(videos, dict) else ():
+        listed = video.get(key) if isinstance(video, dict) else None
+        if isinstance(listed, dict):
+            yield from (each for each in listed.values() if isinstance(each, dict))
+
+
 def folders_with(root: Path, marker: str, candidates: Iterable[str]) -> Iterator[str]:
     """Those candidates that are folders of `root` with a file of that name."""
     return (name for name in candidates if (root / name / marker).is_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.layouts.lvvis import LvVis
 from fiftyone_refvos.datasets.layouts.mevis import MeViS
@@ -28,6 +29,13 @@ LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in _LAYOUTS}
 
 def recognise(root: Path) -> list[type[Layout]]:
     """The layouts that a folder has; several for a folder with several datasets, [] for none."""
-    found = [layout for layout in _LAYOUTS if root.is_dir() and layout(root).splits()]
+    found = [layout for layout in _LAYOUTS if root.is_dir() and _fits(layout, root)]
     seeming = {name for layout in found for name in layout.also_fits}
     return [layout for layout in found if layout.name not in seeming]
+
+
+def _fits(layout: type[Layout], root: Path) -> bool:
+    try:
+        return bool(layout(root).splits())
+    except DatasetError:
+        return True  # a damaged file of that layout, of which its import tells

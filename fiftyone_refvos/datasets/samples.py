@@ -63,6 +63,11 @@ class SampleBuilder:
                 f"{record.name!r}: the masks are {annotations.size} and the frames {size} (height, width)"
             )
         num_frames = sample.metadata.total_frame_count if self.is_video else 1
+        count = max((len(thing.masks) for thing in annotations.objects), default=0) if annotations else 0
+        if count > num_frames:
+            raise DatasetError(
+                f"{record.name!r}: there are masks for {count} frames, but {filepath} has {num_frames}"
+            )
         sample["expressions"] = self._expressions(record, annotations, num_frames)
         if annotations is not None:
             self._add_labels(sample, record, annotations, num_frames)
@@ -70,9 +75,11 @@ class SampleBuilder:
 
     def _add_media(self, sample: fo.Sample, record: MediaRecord, filepath: Path) -> Size:
         if isinstance(record.media, FileMedia):
+            # Opened first: of a damaged file FiftyOne says only that ffprobe failed.
+            size = open_video(filepath).size if self.is_video else image_size(filepath)
             kind = fo.VideoMetadata if self.is_video else fo.ImageMetadata
             sample.metadata = kind.build_for(str(filepath))
-            return open_video(filepath).size if self.is_video else image_size(filepath)
+            return size
         size = image_size(record.media.folder / record.media.names[0])
         sample.metadata = _metadata(filepath, record.media, size)
         sample["frames_dir"] = str(record.media.folder)
@@ -167,9 +174,6 @@ def _tracks(record: MediaRecord, annotations: Annotations) -> Iterator[_Track]:
 
 def _annotated(annotations: Annotations, num_frames: int) -> list[int]:
     """Indices of the annotated frames."""
-    count = max((len(thing.masks) for thing in annotations.objects), default=num_frames)
-    if count > num_frames:
-        raise DatasetError(f"there are masks for {count} frames, but the video has {num_frames}")
     return sorted(range(num_frames) if annotations.annotated is None else annotations.annotated)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import DatasetError, inside
+from fiftyone_refvos.datasets.files import DatasetError
+from fiftyone_refvos.datasets.layouts.index_png import first_folder
 
 # In the order of the annotators, with their encodings.
 _FILES = (
-    ("Davis17_annot1.txt", "utf-8"),
-    ("Davis17_annot1_full_video.txt", "utf-8"),
+    ("Davis17_annot1.txt", "utf-8-sig"),
+    ("Davis17_annot1_full_video.txt", "utf-8-sig"),
     ("Davis17_annot2.txt", "latin-1"),
     ("Davis17_annot2_full_video.txt", "latin-1"),
 )
@@ -45,12 +46,7 @@ def read_texts(folder: Path, names: Sequence[str], images: Sequence[Path]) -> di
     return {
         name: {
             "expressions": {id_: listed[id_] for id_ in sorted(listed, key=int)},
-            "frames": sorted(
-                path.name
-                for each in images
-                for path in inside(each, name).glob("*.jpg")
-                if not path.name.startswith(".")
-            ),
+            "frames": sorted(path.name for path in first_folder(images, name).glob("[!.]*.jpg")),
         }
         for name, listed in expressions.items()
     }

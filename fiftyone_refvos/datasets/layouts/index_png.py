@@ -57,7 +57,7 @@ class IndexPngSplit:
         return [self._record(name, video, f"{where}, video {name!r}") for name, video in videos.items()]
 
     def _record(self, name: str, video: Any, where: str) -> MediaRecord:
-        folder = _first_folder(self.images, name)
+        folder = first_folder(self.images, name)
         stems = as_ids(member(video, "frames", list, where), where)
         names = frame_files(folder, sorted(stems, key=natural_key))
         if not names:
@@ -69,7 +69,7 @@ class IndexPngSplit:
         if any(each.object_ids is not None for each in expressions) and any(map(Path.is_dir, self.annotations)):
             reader = partial(
                 _read,
-                _first_folder(self.annotations, name),
+                first_folder(self.annotations, name),
                 folder,
                 names,
                 named,
@@ -107,7 +107,12 @@ def read_categories(path: Path) -> Categories:
     }
 
 
-def _first_folder(folders: Sequence[Path], name: str) -> Path:
+def first_folder(folders: Sequence[Path], name: str) -> Path:
+    """The folder of a video below the first of some folders that has it; below the first of all if none has.
+
+    Raises:
+        DatasetError: for a name that leads out of them
+    """
     candidates = [inside(folder, name) for folder in folders]
     return next((path for path in candidates if path.is_dir()), candidates[0])
 

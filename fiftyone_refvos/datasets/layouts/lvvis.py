@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import read_json
+from fiftyone_refvos.datasets.files import entries_of, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.layouts.mask_dict import MaskDictSplit
@@ -67,8 +67,8 @@ class LvVis(Layout):
         """Tells a conversion in `train` from MeViS: the names of categories have underscores, and never blanks."""
         if not self._converted(self.root / "train"):
             return False
-        videos = read_json(self.root / "train" / META).get("videos", {}).values()
-        texts = [each.get("exp", "") for video in videos for each in video.get("expressions", {}).values()]
+        videos = read_json(self.root / "train" / META).get("videos")
+        texts = [str(each.get("exp")) for each in entries_of(videos, "expressions")]
         return bool(texts) and not any(" " in text for text in texts)
 
 

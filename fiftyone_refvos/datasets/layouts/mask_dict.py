@@ -79,7 +79,7 @@ class MaskDictSplit:
                 self._expression(id_, value, anno_ids, reader is not None, where) for id_, value in listed.items()
             ),
             read_annotations=reader,
-            attributes=_number(video, "vid_id"),
+            attributes=whole_number(video, "vid_id"),
         )
 
     def _expression(
@@ -88,7 +88,7 @@ class MaskDictSplit:
         where = f"{where}, expression {id_!r}"
         wanted = as_ids(value.get("anno_id", []), where)
         object_ids = tuple(object_id for object_id, anno_id in anno_ids.items() if anno_id in wanted)
-        attributes = _number(value, "type_id")
+        attributes = whole_number(value, "type_id")
         return ExpressionRecord(
             id=id_,
             text=member(value, "exp", str, where),
@@ -98,7 +98,7 @@ class MaskDictSplit:
         )
 
 
-def _number(values: Mapping[str, Any], name: str) -> dict[str, int]:
+def whole_number(values: Mapping[str, Any], name: str) -> dict[str, int]:
     """An entry that is a whole number, written as such or as text; {} where it is missing or something else."""
     text = str(values.get(name))
     return {name: int(text)} if text.isascii() and text.isdecimal() else {}

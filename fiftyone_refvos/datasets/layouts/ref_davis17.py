@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import read_json
+from fiftyone_refvos.datasets.files import entries_of, read_json
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.layouts.davis_text import read_texts
 from fiftyone_refvos.datasets.layouts.index_png import Categories, IndexPngSplit, read_categories, read_videos
@@ -86,12 +86,10 @@ class RefDAVIS17(Layout):
         if self._texts.is_dir() or (self.root / "DAVIS").is_dir():
             return True
         if self._meta("valid").is_file():  # of Refer-YouTube-VOS nobody knows which objects these mean
-            videos = read_videos(self._meta("valid")).values()
-            return any("obj_id" in each for video in videos for each in video.get("expressions", {}).values())
+            return any("obj_id" in each for each in entries_of(read_videos(self._meta("valid")), "expressions"))
         meta = self.root / "train" / "meta.json"
-        objects = [video.get("objects", {}) for video in read_videos(meta).values()] if meta.is_file() else []
-        things = [each for listed in objects for each in listed.values()]
-        return bool(things) and not any("frames" in each for each in things)
+        objects = list(entries_of(read_videos(meta), "objects")) if meta.is_file() else []
+        return bool(objects) and not any("frames" in each for each in objects)
 
 
 def _with_annotator(expression: ExpressionRecord) -> ExpressionRecord:

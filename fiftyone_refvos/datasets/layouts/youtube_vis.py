@@ -11,7 +11,7 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member
 from fiftyone_refvos.datasets.json_index import JsonIndex, Span
-from fiftyone_refvos.datasets.layouts.mask_dict import parse_masks
+from fiftyone_refvos.datasets.layouts.mask_dict import parse_masks, whole_number
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, FolderMedia, MediaRecord, ObjectRecord
 
@@ -92,7 +92,7 @@ class YouTubeVISSplit:
                 for n, category in enumerate(sorted(members))
             ),
             read_annotations=partial(_read, self.content, instances, folder / names[0], len(names), where),
-            attributes={"vid_id": video["id"]} if isinstance(video["id"], int) else {},
+            attributes=whole_number({"vid_id": video["id"]}, "vid_id"),
         )
 
 
