@@ -65,9 +65,7 @@ class SampleBuilder:
         num_frames = sample.metadata.total_frame_count if self.is_video else 1
         count = max((len(thing.masks) for thing in annotations.objects), default=0) if annotations else 0
         if count > num_frames:
-            raise DatasetError(
-                f"{record.name!r}: there are masks for {count} frames, but {filepath} has {num_frames}"
-            )
+            raise DatasetError(f"{record.name!r}: masks of {count} frames, but {filepath} has {num_frames} frames")
         sample["expressions"] = self._expressions(record, annotations, num_frames)
         if annotations is not None:
             self._add_labels(sample, record, annotations, num_frames)

@@ -56,7 +56,7 @@ class MaskDictSplit:
         """
         videos = member(read_json(self.meta), "videos", dict, self.meta)
         has_masks = self.masks.path.is_file()
-        foreground = self.foreground if self.foreground and self.foreground.path.is_file() else None
+        foreground = self.foreground if self.foreground is not None and self.foreground.path.is_file() else None
         return [self._record(name, video, has_masks, foreground) for name, video in videos.items()]
 
     def _record(self, name: str, video: Any, has_masks: bool, foreground: JsonIndex | None) -> MediaRecord:
