@@ -39,7 +39,7 @@ def prediction(t: int) -> NDArray[np.bool_]:
 def pngs(videos: tuple[str, ...] = ("one", "two"), top: str = "", value: int = 255) -> Png:
     """What a program would submit for the first two expressions of every video."""
     return {
-        f"{top}{video}/{id_}/{name}.png": np.uint8(prediction(t) * value)
+        f"{top}{video}/{id_}/{name}.png": prediction(t).astype(np.uint8) * np.uint8(value)
         for video in videos
         for id_ in ("0", "1")
         for t, name in enumerate(FRAMES)
@@ -201,7 +201,7 @@ def without(files: Png, name: str) -> Png:
     ("files", "message"),
     [
         (without(pngs(), "two/1/00002.png"), r"no two/1/00002\.png for expression '1' of video 'two' \(1 of 4"),
-        (pngs() | {"two/1/00002.png": np.zeros((20, 20), np.uint8)}, r"two/1/00002\.png is 20x20, but .* 33x47"),
+        ({**pngs(), "two/1/00002.png": np.zeros((20, 20), np.uint8)}, r"two/1/00002\.png is 20x20, but .* 33x47"),
     ],
 )
 def test_missing_frames_and_other_sizes_are_errors_that_name_the_file(dataset, tmp_path, files, message):
