@@ -177,7 +177,7 @@ class _Importer:
         found = {}
         for sample_id in ids:
             sample = dataset[sample_id]
-            name = (sample["video_name"] if dataset.has_field("video_name") else None) or media_name(sample)
+            name = media_name(sample)
             folders = [
                 folder for label in self._labels(sample).values() for folder in _reasonvos(sample, name, label)
             ]

@@ -1,4 +1,4 @@
-"""FiftyOne dataset types: `fo.Dataset.from_dir(folder, dataset_type=rv.types.MeViS)`."""
+"""FiftyOne dataset types: `fo.Dataset.from_dir(folder, dataset_type=rv.types.MeViS)` and `dataset.export(…)`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17 as RefDAVIS1
 from fiftyone_refvos.datasets.layouts.ref_sav import RefSAV as RefSAVLayout
 from fiftyone_refvos.datasets.layouts.refer_youtube_vos import ReferYouTubeVOS as ReferYouTubeVOSLayout
 from fiftyone_refvos.datasets.layouts.revos import ReVOS as ReVOSLayout
+from fiftyone_refvos.exports.exporter import MaskletExporter, exporter_for
+from fiftyone_refvos.exports.format import Format
+from fiftyone_refvos.exports.formats.mevis import MeViS as MeViSFormat
 
 
 class ReferringDataset(fot.Dataset):
@@ -27,7 +30,17 @@ class ReferringDataset(fot.Dataset):
         return importer_for(self.layout_cls)
 
 
-class MeViS(ReferringDataset):
+class MaskletFormat(fot.Dataset):
+    """A format that masklets are exported to: `dataset.export("out", dataset_type=…, masklets_field="glus")`."""
+
+    format_cls: ClassVar[type[Format]]
+
+    def get_dataset_exporter_cls(self) -> type[MaskletExporter]:
+        """The exporter of the format."""
+        return exporter_for(self.format_cls)
+
+
+class MeViS(ReferringDataset, MaskletFormat):
     """MeViS, v1 and v2.
 
     Splits `train`, `valid_u`, `valid` and `test`, the last two without ground truth. Expressions mean any number of
@@ -35,6 +48,7 @@ class MeViS(ReferringDataset):
     """
 
     layout_cls = MeViSLayout
+    format_cls = MeViSFormat
 
 
 class ReferYouTubeVOS(ReferringDataset):

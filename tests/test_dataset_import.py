@@ -150,6 +150,27 @@ def test_an_interrupted_import_goes_on_where_it_stopped(tmp_path):
     assert len(dataset) == 3
 
 
+def test_a_sample_that_was_cut_off_while_it_was_added_is_added_again(tmp_path, monkeypatch):
+    root = simple_mevis(tmp_path, ("a", "b"))
+    dataset = fo.Dataset()
+    mine = fo.Sample(filepath=str(tmp_path / "b.mp4"), tags=["train"], video_name="mine")
+    dataset.add_sample(mine)
+
+    def cut_off(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fiftyone_refvos.datasets.samples.write_label", cut_off)  # the last of its writes
+        with pytest.raises(KeyboardInterrupt):
+            dataset.add_dir(str(root), dataset_type=types.MeViS)
+    assert dataset.values("video_name") == ["mine", "a"]
+    cut = dataset.last().id
+    dataset.add_dir(str(root), dataset_type=types.MeViS)
+    assert dataset.values("video_name") == ["mine", "a", "b"]
+    assert cut not in dataset.values("id")
+    assert len(read_masklets(dataset.last(), "ground_truth")) == 3
+
+
 def test_changed_images_are_encoded_anew(tmp_path):
     root = simple_mevis(tmp_path, ("a",))
     before = load(root).first().filepath

@@ -136,7 +136,7 @@ def test_the_original_release_in_miniature_has_what_its_conversion_has(tmp_path)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("annotations", {"a": {}}, "'annotations' is not a list"),
+        ("annotations", [{"id": 1}], "annotation number 1 has no 'category_id'"),
         ("annotations", [{"id": 1, "video_id": 3, "category_id": 8}], "number 1 has the category 8"),
         ("annotations", [{"id": 1, "video_id": 3, "category_id": 7}], "annotation 1 has no 'segmentations'"),
         ("categories", None, "'categories' is None"),

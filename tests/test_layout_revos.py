@@ -110,4 +110,5 @@ def test_plain_values_between_lists_are_entries_of_an_index(tmp_path):
     path.write_text('{"a": null, "b": "]}", "c" : 1.5 , "d": [{"x": "\\"{"}, [2]], "e": {"f": [3]}, "g": true }')
     index = JsonIndex(path)
     assert dict(index) == {"a": None, "b": "]}", "c": 1.5, "d": [{"x": '"{'}, [2]], "e": {"f": [3]}, "g": True}
-    assert [index.parse(span) for span in index.items_of("d")] == [{"x": '"{'}, [2]]
+    ((span, value),) = index.objects("d")
+    assert value == index.object_at(span) == {"x": '"{'}

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 import fiftyone.utils.data as foud
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.playback import CACHE, playback_path, write_playback
 from fiftyone_refvos.datasets.records import FileMedia, FolderMedia, MediaRecord
-from fiftyone_refvos.datasets.samples import GROUND_TRUTH, SampleBuilder
+from fiftyone_refvos.datasets.samples import GROUND_TRUTH, Prepared, SampleBuilder
 from fiftyone_refvos.datasets.schema import declare_record, declare_schema
 
 logger = logging.getLogger(__name__)
@@ -100,8 +101,14 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
             logger.info("there is nothing to import: all videos are in dataset %r", dataset.name)
             return []
         declare_schema(dataset, layout, GROUND_TRUTH)
-        samples = self._samples(records, layout, dataset, tuple(tags or ()))
-        ids: list[str] = dataset.add_samples(samples, num_samples=len(records), progress=progress)
+        ids = []
+        with fou.ProgressBar(total=len(records), progress=progress) as bar:
+            for record, prepared in bar(self._prepared(records, layout)):
+                if prepared is None:
+                    continue
+                prepared.sample.tags += [tag for tag in tags or () if tag not in prepared.sample.tags]
+                declare_record(dataset, record)
+                ids.append(prepared.add_to(dataset))
         if self.failures:
             logger.warning(
                 "%d of %d could not be imported: %s", len(self.failures), len(records), self.failures[0].error
@@ -131,19 +138,24 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
         if not len(dataset):
             return records
         known: set[tuple[str, str]] = set()
-        fields = [name for name in ("filepath", "frames_dir") if dataset.has_field(name)]
-        for field in fields:
-            for path, tags in zip(*dataset.values([field, "tags"]), strict=True):
-                known |= {(path, tag) for tag in tags}
+        wanted = {(record.name, str(_source(record)), record.split) for record in records}
+        unfinished = []
+        for sample_id, names, expressions, paths, tags in _stored(dataset):
+            keys = {(path, tag) for path in paths for tag in tags}
+            if expressions is not None:
+                known |= keys
+            elif any((name, *key) in wanted for name in names for key in keys):
+                unfinished.append(sample_id)  # it was being added when an earlier import was cut off
+        dataset.delete_samples(unfinished)
         return [record for record in records if (str(_source(record)), record.split) not in known]
 
-    def _samples(
-        self, records: Sequence[MediaRecord], layout: Layout, dataset: fo.Dataset, tags: tuple[str, ...]
-    ) -> Iterator[fo.Sample]:
-        """Prepares `num_workers` videos ahead, and yields them in order."""
+    def _prepared(
+        self, records: Sequence[MediaRecord], layout: Layout
+    ) -> Iterator[tuple[MediaRecord, Prepared | None]]:
+        """Prepares `num_workers` videos ahead, and yields them in order; None for one that failed."""
         builder = SampleBuilder(layout.media_type == "video", layout.partial_truth)
         cache = Path(self.cache_dir).absolute() if self.cache_dir else layout.root / CACHE
-        waiting: deque[tuple[MediaRecord, Future[fo.Sample]]] = deque()
+        waiting: deque[tuple[MediaRecord, Future[Prepared]]] = deque()
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="import")
         rest = iter(records)
         try:
@@ -151,17 +163,14 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
                 waiting.append((record, pool.submit(_prepare, record, builder, cache)))
             while waiting:
                 record, future = waiting.popleft()
-                sample = self._finished(record, future)
+                prepared = self._finished(record, future)
                 for following in islice(rest, 1):
                     waiting.append((following, pool.submit(_prepare, following, builder, cache)))
-                if sample is not None:
-                    sample.tags += [tag for tag in tags if tag not in sample.tags]
-                    declare_record(dataset, record)
-                    yield sample
+                yield record, prepared
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _finished(self, record: MediaRecord, future: Future[fo.Sample]) -> fo.Sample | None:
+    def _finished(self, record: MediaRecord, future: Future[Prepared]) -> Prepared | None:
         try:
             return future.result()
         except ValueError as error:  # DatasetError, VideoError
@@ -176,11 +185,21 @@ def importer_for(layout_cls: type[Layout]) -> type[ReferringDatasetImporter]:
     return type(f"{layout_cls.__name__}Importer", (ReferringDatasetImporter,), {"layout_cls": layout_cls})
 
 
+def _stored(dataset: fo.Dataset) -> Iterator[tuple[str, list[Any], Any, list[Any], list[str]]]:
+    """Id, names, expressions, paths and tags of every sample."""
+    fields = ("id", "video_name", "image_name", "expressions", "filepath", "frames_dir", "tags")
+    known = [name for name in fields if dataset.has_field(name)]
+    for values in zip(*dataset.values(known, _raw=True), strict=True):
+        found = dict.fromkeys(fields) | dict(zip(known, values, strict=True))
+        names, paths = [found["video_name"], found["image_name"]], [found["filepath"], found["frames_dir"]]
+        yield str(found["id"]), names, found["expressions"], paths, found["tags"] or []
+
+
 def _source(record: MediaRecord) -> Path:
     return record.media.folder if isinstance(record.media, FolderMedia) else record.media.path
 
 
-def _prepare(record: MediaRecord, builder: SampleBuilder, cache: Path) -> fo.Sample:
+def _prepare(record: MediaRecord, builder: SampleBuilder, cache: Path) -> Prepared:
     if isinstance(record.media, FileMedia):
         return builder.build(record, record.media.path)
     path = playback_path(cache, record.split, record.name, record.media)

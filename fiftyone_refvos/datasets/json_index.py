@@ -12,10 +12,10 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError
 
+Span = tuple[int, int]  # the first byte of a value, and the one after its last
+
 # Texts as a whole, so that brackets in them do not count. RLEs are full of them.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-
-Span = tuple[int, int]  # the first byte of a value in a file, and the one after its last
 
 
 class JsonIndex(Mapping[str, Any]):
@@ -37,34 +37,14 @@ class JsonIndex(Mapping[str, Any]):
         self._spans: dict[str, Span] = {}
 
     def __getitem__(self, key: str) -> Any:
-        return self.parse(self._index()[key], f"the entry {key!r}")
-
-    def items_of(self, key: str) -> Iterator[Span]:
-        """Where the items of the list are that is the value of a key; they have to be objects or lists.
-
-        Raises:
-            DatasetError: if the value is no such list
-        """
         start, end = self._index()[key]
         assert self._file is not None
-        yield from _items(self._file, start, end, f"{self.path}: the entry {key!r}")
-
-    def parse(self, span: Span, what: str = "an item of a list") -> Any:
-        """The value that is between two places of the file.
-
-        Args:
-            span: its first byte, and the one after its last
-            what: what errors call it
-
-        Raises:
-            DatasetError: if it is no JSON
-        """
-        self._index()
-        assert self._file is not None
         try:
-            return json.loads(self._file[slice(*span)])
+            return json.loads(self._file[start:end])
         except ValueError as error:
-            raise DatasetError(f"{self.path}: {what} is not valid JSON ({error}): download it again") from error
+            raise DatasetError(
+                f"{self.path}: the entry {key!r} is not valid JSON ({error}): download it again"
+            ) from error
 
     def __contains__(self, key: object) -> bool:
         return key in self._index()
@@ -74,6 +54,29 @@ class JsonIndex(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._index())
+
+    def objects(self, key: str) -> Iterator[tuple[Span, dict[str, Any]]]:
+        """The objects in the list of an entry, parsed one after the other, each with its place in the file.
+
+        Raises:
+            DatasetError: if there is no such entry, or one of them is no valid JSON
+        """
+        if key not in self:
+            raise DatasetError(f"{self.path} has no {key!r}")
+        assert self._file is not None
+        for span in _objects(self._file, self._index()[key]):
+            yield span, self.object_at(span)
+
+    def object_at(self, span: Span) -> dict[str, Any]:
+        """Parses anew what `objects` gave for a place."""
+        assert self._file is not None
+        try:
+            found: dict[str, Any] = json.loads(self._file[slice(*span)])
+        except ValueError as error:
+            raise DatasetError(
+                f"{self.path}: what begins at byte {span[0]} is not valid JSON ({error}): download it again"
+            ) from error
+        return found
 
     def _index(self) -> dict[str, Span]:
         with self._lock:
@@ -95,17 +98,18 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def _entries(file: mmap.mmap, path: Path) -> Iterator[tuple[str, Span]]:
-    """Key and place of the value of every entry of the outermost object."""
+    """Key, and first and last byte of the value, of every entry of the outermost object."""
     depth, key, start = 0, None, 0
     for token in _TOKEN.finditer(file):
         sign = token.group()[:1]
+        if depth == 1 and key is not None and sign in b'"}':
+            # A number or a word is no token: if there is one, this token is the next key, or the end.
+            value = file[start : token.start()].rstrip(b", \t\r\n")
+            if value.strip():
+                yield key, (start, start + len(value))
+                key = None
         if sign in b"]}":
             depth -= 1
-        if key is not None and ((depth == 1 and sign == b'"') or (depth == 0 and sign == b"}")):
-            before = file[start : token.start()].rstrip()
-            if before:  # a number, true, false or null
-                yield key, (start, start + len(before.removesuffix(b",")))
-                key = None
         if depth == 1 and key is None and sign == b'"':
             key = json.loads(token.group())
             start = file.find(b":", token.end()) + 1
@@ -121,23 +125,16 @@ def _entries(file: mmap.mmap, path: Path) -> Iterator[tuple[str, Span]]:
     raise DatasetError(f"{path} is not a complete JSON object: download it again")
 
 
-def _items(file: mmap.mmap, start: int, end: int, where: str) -> Iterator[Span]:
-    """The places of the lists and objects in the list at `file[start:end]`."""
-    depth, first = 0, start
-    for token in _TOKEN.finditer(file, start, end):
+def _objects(file: mmap.mmap, span: Span) -> Iterator[Span]:
+    """Where the objects in a list are."""
+    depth, start = 0, 0
+    for token in _TOKEN.finditer(file, *span):
         sign = token.group()[:1]
         if sign in b"[{":
-            if depth == 0 and sign == b"{":
-                break
-            if depth == 1:
-                first = token.start()
             depth += 1
+            if depth == 2:
+                start = token.start()
         elif sign in b"]}":
             depth -= 1
-            if depth == 1:
-                yield first, token.end()
-            elif depth == 0:
-                return
-        elif depth <= 1:
-            break
-    raise DatasetError(f"{where} is not a list of objects: download it again")
+            if depth == 1 and sign == b"}":
+                yield start, token.end()

@@ -49,6 +49,7 @@ class ObjectRecord:
         anno_id: the number of its masks in the annotation files, where they have one
         category: what kind of thing it is, where the dataset says so
         annotated: indices from 0 of the frames in which this object was annotated; None for those of the video
+        score: how sure a model is of it, in [0, 1]; None where no model made the masks
     """
 
     id: str
@@ -56,6 +57,7 @@ class ObjectRecord:
     anno_id: str | None = None
     category: str | None = None
     annotated: frozenset[int] | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class ExpressionRecord:
         object_ids: of the objects that it means; () for no target; None where the dataset does not tell
         kind: of the expression, in the dataset's words
         attributes: what else the dataset says of it, such as `type_id` and `annotator`
+        covered: indices from 0 of the frames for which its masks are known; None for the annotated ones of the video
     """
 
     id: str
@@ -75,6 +78,7 @@ class ExpressionRecord:
     object_ids: tuple[str, ...] | None = None
     kind: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    covered: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
+from bson import ObjectId
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.masks import image_size
@@ -21,12 +23,52 @@ from fiftyone_refvos.datasets.records import (
     ObjectRecord,
     Size,
 )
-from fiftyone_refvos.fields.crops import Crop, crop
+from fiftyone_refvos.fields.crops import crop
 from fiftyone_refvos.fields.runs import to_runs
+from fiftyone_refvos.fields.samples import RawLabel, locate, write_frames, write_label
+from fiftyone_refvos.fields.schema import declare_detections
+from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.video import open_video
 
 GROUND_TRUTH = "ground_truth"
 UNNAMED = "object"  # label of an object that no expression names and that has no category
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One video or image, ready to be added; masks are raw documents, see `fields.samples`.
+
+    Attributes:
+        sample: in no dataset yet, without expressions and masks
+        expressions: its expressions
+        frames: raw label lists by name of the field by frame number; an image is one frame with number 1
+    """
+
+    sample: fo.Sample
+    expressions: fo.TemporalDetections | fo.Classifications
+    frames: Mapping[str, Mapping[int, RawLabel]]
+
+    def add_to(self, dataset: fo.Dataset) -> str:
+        """Adds it, the expressions last: a sample that has them is complete.
+
+        Returns:
+            the id of the sample
+        """
+        if isinstance(self.expressions, fo.Classifications):
+            for name, labels in self.frames.items():
+                self.sample[name] = fo.Detections.from_dict(labels[1])
+            self.sample["expressions"] = self.expressions
+            dataset.add_sample(self.sample)
+            return str(self.sample.id)
+        dataset.add_sample(self.sample)
+        place = locate(self.sample)
+        if self.frames:
+            place.view.ensure_frames()
+        for name, labels in self.frames.items():
+            declare_detections(dataset, f"frames.{name}")
+            write_frames(place, name, labels)
+        write_label(place, "expressions", self.expressions.to_dict())
+        return str(self.sample.id)
 
 
 @dataclass(frozen=True)
@@ -42,8 +84,8 @@ class SampleBuilder:
     is_video: bool
     partial_truth: bool = False
 
-    def build(self, record: MediaRecord, filepath: Path) -> fo.Sample:
-        """The sample of a record, in no dataset yet.
+    def build(self, record: MediaRecord, filepath: Path) -> Prepared:
+        """Reads the masks of a record, and makes of it what is added to a dataset.
 
         Args:
             record: one video or image
@@ -66,18 +108,20 @@ class SampleBuilder:
         count = max((len(thing.masks) for thing in annotations.objects), default=0) if annotations else 0
         if count > num_frames:
             raise DatasetError(f"{record.name!r}: masks of {count} frames, but {filepath} has {num_frames} frames")
-        sample["expressions"] = self._expressions(record, annotations, num_frames)
-        if annotations is not None:
-            self._add_labels(sample, record, annotations, num_frames)
-        return sample
+        expressions = self._expressions(record, annotations, num_frames)
+        frames = {} if annotations is None else _labels(record, annotations, num_frames)
+        return Prepared(sample, expressions, frames)
 
     def _add_media(self, sample: fo.Sample, record: MediaRecord, filepath: Path) -> Size:
         if isinstance(record.media, FileMedia):
-            # Opened first: of a damaged file FiftyOne says only that ffprobe failed.
-            size = open_video(filepath).size if self.is_video else image_size(filepath)
-            kind = fo.VideoMetadata if self.is_video else fo.ImageMetadata
-            sample.metadata = kind.build_for(str(filepath))
-            return size
+            if not self.is_video:
+                found = image_size(filepath)
+                sample.metadata = fo.ImageMetadata.build_for(str(filepath))
+                return found
+            source = open_video(filepath)
+            sample.metadata = fo.VideoMetadata.build_for(str(filepath))
+            sample.metadata.total_frame_count = len(source)  # for some containers they count one too many
+            return source.size
         size = image_size(record.media.folder / record.media.names[0])
         sample.metadata = _metadata(filepath, record.media, size)
         sample["frames_dir"] = str(record.media.folder)
@@ -104,56 +148,50 @@ class SampleBuilder:
             return fo.TemporalDetections(detections=labels)
         return fo.Classifications(classifications=labels)
 
-    def _add_labels(self, sample: fo.Sample, record: MediaRecord, annotations: Annotations, num_frames: int) -> None:
-        tracks = list(_tracks(record, annotations))
-        canvas = _padded(annotations.size) if isinstance(record.media, FolderMedia) else annotations.size
-        for t in _annotated(annotations, num_frames):
-            crops: dict[str, Crop] = {}
-            for thing in annotations.objects:
-                rle = thing.masks[t]
-                if rle is not None and (cropped := crop(rle)) is not None:
-                    crops[thing.id] = cropped
-            labels = {
-                GROUND_TRUTH: [
-                    track.detection(crops[track.object.id], canvas) for track in tracks if track.object.id in crops
-                ]
-            }
-            for name, masks in (("void", annotations.void), ("foreground", annotations.foreground)):
-                if masks is not None:
-                    labels[name] = _area(name, masks[t], canvas)
-            holder: Any = sample
-            if self.is_video:
-                holder = sample.frames[t + 1] = fo.Frame()
-            for name, detections in labels.items():
-                holder[name] = fo.Detections(detections=detections)
+
+def _labels(record: MediaRecord, annotations: Annotations, num_frames: int) -> dict[str, dict[int, RawLabel]]:
+    """The masks of every annotated frame, by field."""
+    canvas = _padded(annotations.size) if isinstance(record.media, FolderMedia) else annotations.size
+    tracks = list(_tracks(record, annotations))
+    annotated = _annotated(annotations, num_frames)
+    labels = {GROUND_TRUTH: {t + 1: _detections(_truth(tracks, annotations.objects, t, canvas)) for t in annotated}}
+    for name, masks in (("void", annotations.void), ("foreground", annotations.foreground)):
+        if masks is not None:
+            area = fo.Detection(label=name).to_dict()
+            labels[name] = {t + 1: _detections(_placed([area], masks[t], canvas)) for t in annotated}
+    return labels
 
 
-@dataclass(frozen=True)
-class _Track:
-    """One object in the role of one expression; the same in all frames."""
-
-    expression: ExpressionRecord | None
-    object: ObjectRecord
-    index: int
-    instance: fo.Instance
-
-    def detection(self, cropped: Crop, canvas: Size) -> fo.Detection:
-        label = self.expression.text if self.expression else self.object.category or UNNAMED
-        return fo.Detection(
-            label=label,
-            bounding_box=cropped.relative_box(canvas),
-            mask=cropped.mask,
-            index=self.index,
-            instance=self.instance,
-            expression_id=self.expression.id if self.expression else None,
-            object_id=self.object.id,
-            anno_id=self.object.anno_id,
-            category=self.object.category,
-        )
+def _truth(
+    tracks: Sequence[tuple[str, RawLabel]], objects: Sequence[ObjectRecord], t: int, canvas: Size
+) -> list[RawLabel]:
+    """The detections of a frame in the order of the tracks; each mask is packed once, however many have it."""
+    masks = {thing.id: thing.masks[t] for thing in objects}
+    placed: dict[str, list[RawLabel]] = {}
+    for object_id in dict.fromkeys(object_id for object_id, _ in tracks):
+        of_object = [template for id_, template in tracks if id_ == object_id]
+        placed[object_id] = _placed(of_object, masks[object_id], canvas)
+    return sorted(chain.from_iterable(placed.values()), key=lambda detection: detection["index"])
 
 
-def _tracks(record: MediaRecord, annotations: Annotations) -> Iterator[_Track]:
-    """Every (expression, object), then the objects that no expression names."""
+def _placed(templates: Sequence[RawLabel], rle: RLE | None, canvas: Size) -> list[RawLabel]:
+    """Raw detections with one mask; [] where it is empty."""
+    cropped = None if rle is None else crop(rle)
+    if cropped is None:
+        return []
+    mask, box = fou.serialize_numpy_array(cropped.mask), cropped.relative_box(canvas)
+    return [{**template, "_id": ObjectId(), "bounding_box": box, "mask": mask} for template in templates]
+
+
+def _detections(detections: list[RawLabel]) -> RawLabel:
+    return {"_cls": "Detections", "detections": detections}
+
+
+def _tracks(record: MediaRecord, annotations: Annotations) -> Iterator[tuple[str, RawLabel]]:
+    """Every (expression, object), then the objects that no expression names.
+
+    Yields the id of the object, and what is the same in all frames of a raw detection.
+    """
     objects = {thing.id: thing for thing in annotations.objects}
     pairs: list[tuple[ExpressionRecord | None, str]] = []
     for expression in record.expressions:
@@ -167,7 +205,17 @@ def _tracks(record: MediaRecord, annotations: Annotations) -> Iterator[_Track]:
     named = {object_id for _, object_id in pairs}
     pairs += [(None, object_id) for object_id in objects if object_id not in named]
     for index, (each, object_id) in enumerate(pairs, start=1):
-        yield _Track(each, objects[object_id], index, fo.Instance())
+        thing = objects[object_id]
+        detection = fo.Detection(
+            label=each.text if each else thing.category or UNNAMED,
+            index=index,
+            instance=fo.Instance(),
+            expression_id=each.id if each else None,
+            object_id=thing.id,
+            anno_id=thing.anno_id,
+            category=thing.category,
+        )
+        yield object_id, detection.to_dict()
 
 
 def _annotated(annotations: Annotations, num_frames: int) -> list[int]:
@@ -184,13 +232,6 @@ def _covered(expression: ExpressionRecord, annotations: Annotations, num_frames:
         if thing.id in expression.object_ids and thing.annotated is not None:
             covered &= thing.annotated
     return sorted(covered)
-
-
-def _area(name: str, rle: Any, canvas: Size) -> list[fo.Detection]:
-    cropped = None if rle is None else crop(rle)
-    if cropped is None:
-        return []
-    return [fo.Detection(label=name, bounding_box=cropped.relative_box(canvas), mask=cropped.mask)]
 
 
 def _metadata(filepath: Path, media: FolderMedia, size: Size) -> fo.VideoMetadata:

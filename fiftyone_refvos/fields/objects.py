@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import fiftyone as fo
@@ -24,25 +24,33 @@ class ObjectTrack:
     Attributes:
         object_id: as the detections have it, None where they have none
         expression_ids: of the expressions that name it
-        masklet: its masks in the annotated frames, with one object; its text is the label of the object
+        masklet: its masks in the annotated frames, with one object; its text is the label of the object, its scores
+            are the confidences, 1 where a detection has none
+        anno_id: the number of its masks in the files that it was imported from
+        category: what kind of thing it is, where the dataset says so
     """
 
     object_id: str | None
     expression_ids: frozenset[str]
     masklet: Masklet
+    anno_id: str | None = None
+    category: str | None = None
 
 
-def read_objects(sample: fo.Sample, name: str, size: Size) -> list[ObjectTrack]:
+def read_objects(
+    sample: fo.Sample, name: str, size: Size, *, detection_ids: Collection[str] | None = None
+) -> list[ObjectTrack]:
     """Reads every object of a field of masks once, however many expressions name it.
 
     Detections with the same `object_id` are the same object; without one, `index`, then `instance` tell
     objects apart. Where expressions count their objects for themselves, as masklets of models do, the same id
-    stands for different objects: their boxes in the same frame differ.
+    stands for different objects: their boxes or masks in the same frame differ.
 
     Args:
         sample: a sample of a dataset or a view
         name: the field, without `frames.`
         size: (H, W) of the frames, as masklets of the sample have it
+        detection_ids: only these detections; all by default
 
     Raises:
         FieldError: for boxes without masks
@@ -56,12 +64,14 @@ def read_objects(sample: fo.Sample, name: str, size: Size) -> list[ObjectTrack]:
     by_expression: dict[tuple[object, ...], _Found] = {}
     for number, detections in frames.items():
         for position, detection in enumerate(detections):
+            if detection_ids is not None and str(detection["_id"]) not in detection_ids:
+                continue
             key = (_identity(detection, position), detection.get("expression_id"))
             by_expression.setdefault(key, _Found()).detections.setdefault(number, detection)
     objects: dict[object, list[_Found]] = {}
     for (identity, expression_id), found in by_expression.items():
         same = objects.setdefault(identity, [])
-        known = next((each for each in same if each.agrees(found)), found)
+        known = next((each for each in same if each.agrees(found, place)), found)
         known.detections = found.detections | known.detections
         if expression_id is not None:
             known.expression_ids.add(str(expression_id))
@@ -87,32 +97,41 @@ class _Found:
     detections: dict[int, RawLabel] = field(default_factory=dict)
     expression_ids: set[str] = field(default_factory=set)
 
-    def agrees(self, other: _Found) -> bool:
-        """Whether both have the same boxes where both are."""
-        return all(
-            abs(mine - its) < _SAME_BOX
-            for number in self.detections.keys() & other.detections.keys()
-            for mine, its in zip(
-                self.detections[number]["bounding_box"], other.detections[number]["bounding_box"], strict=True
-            )
-        )
+    def agrees(self, other: _Found, place: Place) -> bool:
+        """Whether both have the same masks where both are."""
+        shared = self.detections.keys() & other.detections.keys()
+        return all(_same_mask(place, self.detections[number], other.detections[number]) for number in shared)
 
     def finish(self, place: Place, numbers: list[int], size: Size, canvas: Size, empty: RLE) -> ObjectTrack:
         first = next(iter(self.detections.values()))
         object_id = first.get("object_id")
         masks = []
-        for number in numbers:
+        scores = np.zeros((len(numbers), 1), dtype=np.float32)
+        for t, number in enumerate(numbers):
             detection = self.detections.get(number)
             if detection is None:
                 masks.append((empty,))
             else:
                 masks.append((paste(_mask(place, detection), detection["bounding_box"], canvas, size),))
+                scores[t] = 1.0 if detection.get("confidence") is None else detection["confidence"]
         masklet = Masklet(
             expression=Expression(str(object_id), first.get("label") or ""),
             size=size,
             frames=tuple(number - place.first for number in numbers),
             masks=tuple(masks),
-            scores=np.ones((len(numbers), 1), dtype=np.float32),
+            scores=scores,
             found=np.array([number in self.detections for number in numbers], dtype=bool),
         )
-        return ObjectTrack(object_id, frozenset(self.expression_ids), masklet)
+        return ObjectTrack(
+            object_id, frozenset(self.expression_ids), masklet, first.get("anno_id"), first.get("category")
+        )
+
+
+def _same_mask(place: Place, mine: RawLabel, its: RawLabel) -> bool:
+    pairs = zip(mine["bounding_box"], its["bounding_box"], strict=True)
+    if any(abs(a - b) >= _SAME_BOX for a, b in pairs):
+        return False
+    # What one writer has written of one mask is the same to the byte, and need not be unpacked.
+    if mine.get("mask") is not None and mine.get("mask") == its.get("mask"):
+        return True
+    return np.array_equal(_mask(place, mine), _mask(place, its))

@@ -192,6 +192,13 @@ def declare_detections(dataset: fo.Dataset, path: str) -> None:
         )
 
 
+def masklet_fields(samples: fo.Dataset | fo.DatasetView) -> list[str]:
+    """The label fields that may hold masks, without `frames.`: those of Detections, of frames or of images."""
+    video = samples.media_type == fom.VIDEO
+    schema = samples.get_frame_field_schema() if video else samples.get_field_schema()
+    return [name for name, each in (schema or {}).items() if getattr(each, "document_type", None) is fo.Detections]
+
+
 def has_results(dataset: fo.Dataset, field: str, expressions_field: str) -> bool:
     """Whether `declare_masklet_schema` was here; labels of other origin do not say when they are complete."""
     return (

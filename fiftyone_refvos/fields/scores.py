@@ -12,7 +12,14 @@ from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, tex
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.reading import read_area
 from fiftyone_refvos.fields.samples import FieldError, locate, root_dataset
-from fiftyone_refvos.fields.schema import EXPRESSIONS, declare_floats, holds_labels, label_path, prompt_type
+from fiftyone_refvos.fields.schema import (
+    EXPRESSIONS,
+    declare_floats,
+    holds_labels,
+    label_path,
+    masklet_fields,
+    prompt_type,
+)
 from fiftyone_refvos.masklet import RLE, Masklet
 
 
@@ -70,10 +77,13 @@ def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
 
 
 def media_name(sample: fo.Sample) -> str:
-    """The name of a video: of its folder of exact images if it has one, else of its file."""
+    """The name of a video or image: as its dataset calls it, else of its folder of exact images, else of its file.
+
+    Names of datasets may have slashes.
+    """
     place = locate(sample)
-    (frames_dir,) = place.values("frames_dir")
-    return Path(frames_dir).name if frames_dir else Path(place.filepath).stem
+    named, image, frames_dir = place.values("video_name", "image_name", "frames_dir")
+    return named or image or (Path(frames_dir).name if frames_dir else Path(place.filepath).stem)
 
 
 def video_length(sample: fo.Sample) -> int:
@@ -149,11 +159,7 @@ def check_masklet_field(samples: fo.Dataset | fo.DatasetView, field: str) -> Non
     stored = dataset.get_field(f"frames.{field}")
     if getattr(stored, "document_type", None) is fo.Detections:
         return
-    known = [
-        name
-        for name, each in dataset.get_frame_field_schema().items()
-        if getattr(each, "document_type", None) is fo.Detections
-    ]
+    known = masklet_fields(dataset)
     raise FieldError(
         f"dataset {dataset.name!r} has {'no field' if stored is None else 'no Detections in'} 'frames.{field}' "
         f"with masklets, but in: {', '.join(known) or '(no field)'}"

@@ -25,7 +25,7 @@ def finished_expressions(sample: fo.Sample, field: str, *, expressions_field: st
     For a clip, complete means in all frames of the clip.
     """
     place = locate(sample)
-    present = _present_frames(place, field)
+    present = present_frames(place, field)
     if not present:  # the field was deleted or cleared by other means than ours
         return set()
     return {
@@ -38,7 +38,7 @@ def finished_expressions(sample: fo.Sample, field: str, *, expressions_field: st
     }
 
 
-def _present_frames(place: Place, field: str) -> set[int]:
+def present_frames(place: Place, field: str) -> set[int]:
     """The numbers of the frames that hold a list of masks, be it empty; an image is one frame with number 1."""
     if not place.is_video:
         return {1} if read_label(place, field) is not None else set()

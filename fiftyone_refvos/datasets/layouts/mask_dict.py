@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member, read_json
+from fiftyone_refvos.datasets.files import DatasetError, as_ids, as_number, frame_files, inside, member, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
 from fiftyone_refvos.datasets.masks import image_size, parse_rle
 from fiftyone_refvos.datasets.records import (
@@ -79,7 +79,7 @@ class MaskDictSplit:
                 self._expression(id_, value, anno_ids, reader is not None, where) for id_, value in listed.items()
             ),
             read_annotations=reader,
-            attributes=whole_number(video, "vid_id"),
+            attributes=number_of(video.get("vid_id"), where),
         )
 
     def _expression(
@@ -88,7 +88,8 @@ class MaskDictSplit:
         where = f"{where}, expression {id_!r}"
         wanted = as_ids(value.get("anno_id", []), where)
         object_ids = tuple(object_id for object_id, anno_id in anno_ids.items() if anno_id in wanted)
-        attributes = whole_number(value, "type_id")
+        kind = value.get("type_id")
+        attributes = {} if kind is None else {"type_id": as_number(kind, f"{where}: 'type_id'")}
         return ExpressionRecord(
             id=id_,
             text=member(value, "exp", str, where),
@@ -98,10 +99,10 @@ class MaskDictSplit:
         )
 
 
-def whole_number(values: Mapping[str, Any], name: str) -> dict[str, int]:
-    """An entry that is a whole number, written as such or as text; {} where it is missing or something else."""
-    text = str(values.get(name))
-    return {name: int(text)} if text.isascii() and text.isdecimal() else {}
+def number_of(vid_id: Any, where: str) -> dict[str, int]:
+    """The attribute `vid_id` of a video; none where it is missing, or repeats the name, as in Ref-SAV."""
+    text = str(vid_id)
+    return {"vid_id": as_number(text, f"{where}: 'vid_id'")} if text.isascii() and text.isdecimal() else {}
 
 
 def _objects(expressions: Mapping[str, Any], where: str) -> dict[str, str]:

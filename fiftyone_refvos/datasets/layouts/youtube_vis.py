@@ -11,7 +11,7 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member
 from fiftyone_refvos.datasets.json_index import JsonIndex, Span
-from fiftyone_refvos.datasets.layouts.mask_dict import parse_masks, whole_number
+from fiftyone_refvos.datasets.layouts.mask_dict import number_of, parse_masks
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, FolderMedia, MediaRecord, ObjectRecord
 
@@ -60,11 +60,8 @@ class YouTubeVISSplit:
     def _instances(self, categories: Mapping[str, str]) -> Mapping[str, Sequence[_Instance]]:
         """The annotations by video; each is parsed on its own, since all together do not fit into memory."""
         found: dict[str, list[_Instance]] = defaultdict(list)
-        if "annotations" not in self.content:
-            raise DatasetError(f"{self.content.path} has no 'annotations'")
-        for n, span in enumerate(self.content.items_of("annotations"), start=1):
+        for n, (span, value) in enumerate(self.content.objects("annotations"), start=1):
             where = f"{self.content.path}, annotation number {n}"
-            value = self.content.parse(span, f"annotation number {n}")
             category = categories.get(_id(value, "category_id", where))
             if category is None:
                 raise DatasetError(f"{where} has the category {value['category_id']!r}, which 'categories' has not")
@@ -92,7 +89,7 @@ class YouTubeVISSplit:
                 for n, category in enumerate(sorted(members))
             ),
             read_annotations=partial(_read, self.content, instances, folder / names[0], len(names), where),
-            attributes=whole_number({"vid_id": video["id"]}, "vid_id"),
+            attributes=number_of(video["id"], where),
         )
 
 
@@ -107,6 +104,6 @@ def _read(
     objects = []
     for n, instance in enumerate(instances):
         here = f"{where}, annotation {instance.id}"
-        masks = member(content.parse(instance.span, here), "segmentations", list, here)
+        masks = member(content.object_at(instance.span), "segmentations", list, here)
         objects.append(ObjectRecord(str(n), parse_masks(masks, size, num_frames, here), instance.id))
     return Annotations(size, tuple(objects))
