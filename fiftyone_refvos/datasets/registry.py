@@ -5,10 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layouts.a2d_sentences import A2DSentences
+from fiftyone_refvos.datasets.layouts.jhmdb_sentences import JHMDBSentences
 from fiftyone_refvos.datasets.layouts.mevis import MeViS
+from fiftyone_refvos.datasets.layouts.refer import GRefCOCO, RefCOCO, RefCOCOg, RefCOCOPlus
 
 # Where the folder of one dataset could also be read as another, the more particular one comes first.
-_LAYOUTS: tuple[type[Layout], ...] = (MeViS,)
+_LAYOUTS: tuple[type[Layout], ...] = (
+    MeViS,
+    A2DSentences,
+    JHMDBSentences,
+    RefCOCO,
+    RefCOCOPlus,
+    RefCOCOg,
+    GRefCOCO,
+)
 
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in _LAYOUTS}
 

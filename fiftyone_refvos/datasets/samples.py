@@ -70,9 +70,14 @@ class SampleBuilder:
 
     def _add_media(self, sample: fo.Sample, record: MediaRecord, filepath: Path) -> Size:
         if isinstance(record.media, FileMedia):
-            kind = fo.VideoMetadata if self.is_video else fo.ImageMetadata
-            sample.metadata = kind.build_for(str(filepath))
-            return open_video(filepath).size if self.is_video else image_size(filepath)
+            if not self.is_video:
+                found = image_size(filepath)
+                sample.metadata = fo.ImageMetadata.build_for(str(filepath))
+                return found
+            source = open_video(filepath)
+            sample.metadata = fo.VideoMetadata.build_for(str(filepath))
+            sample.metadata.total_frame_count = len(source)  # for some containers they count one too many
+            return source.size
         size = image_size(record.media.folder / record.media.names[0])
         sample.metadata = _metadata(filepath, record.media, size)
         sample["frames_dir"] = str(record.media.folder)

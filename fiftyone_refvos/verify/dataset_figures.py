@@ -35,7 +35,7 @@ def compare(report: CaseReport, expected: Mapping[str, Any], parsed: Mapping[str
     for name, videos in parsed.items():
         content = expected.get(_FOLDERS.get(name, ""), expected)
         figures.compare_dataset(content, videos)
-    if set(parsed) <= set(_FOLDERS):
+    if parsed and set(parsed) <= set(_FOLDERS):
         images = [image for videos in parsed.values() for image in videos]
         figures.add("n_images", len({image.name for image in images}), expected.get("n_images"))
         ids = {anno_id for image in images for anno_id in image.anno_ids}
