@@ -8,7 +8,13 @@ import fiftyone.types as fot
 
 from fiftyone_refvos.datasets.importer import ReferringDatasetImporter, importer_for
 from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layouts.lvvis import LvVis as LVVISLayout
 from fiftyone_refvos.datasets.layouts.mevis import MeViS as MeViSLayout
+from fiftyone_refvos.datasets.layouts.reason_vos import ReasonVOS as ReasonVOSLayout
+from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17 as RefDAVIS17Layout
+from fiftyone_refvos.datasets.layouts.ref_sav import RefSAV as RefSAVLayout
+from fiftyone_refvos.datasets.layouts.refer_youtube_vos import ReferYouTubeVOS as ReferYouTubeVOSLayout
+from fiftyone_refvos.datasets.layouts.revos import ReVOS as ReVOSLayout
 from fiftyone_refvos.exports.exporter import MaskletExporter, exporter_for
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.formats.mevis import MeViS as MeViSFormat
@@ -35,7 +41,73 @@ class MaskletFormat(fot.Dataset):
 
 
 class MeViS(ReferringDataset, MaskletFormat):
-    """MeViS, v1 and v2."""
+    """MeViS, v1 and v2.
+
+    Splits `train`, `valid_u`, `valid` and `test`, the last two without ground truth. Expressions mean any number of
+    objects; in v2 `no_target` ones mean none. Samples have `vid_id`.
+    """
 
     layout_cls = MeViSLayout
     format_cls = MeViSFormat
+
+
+class ReferYouTubeVOS(ReferringDataset):
+    """Refer-YouTube-VOS.
+
+    Splits `train`, `valid` (the videos to evaluate on, which are those of its list that `test` does not have) and
+    `test`, the last two without ground truth. Masks have the `category` of their object.
+    """
+
+    layout_cls = ReferYouTubeVOSLayout
+
+
+class RefDAVIS17(ReferringDataset):
+    """Ref-DAVIS17.
+
+    Splits `train` and `valid`. Expressions have `annotator`: 0 and 1 are annotator 1, who saw the first frame and the
+    full video, 2 and 3 annotator 2. Pixels that count for nothing are in `frames.void`. Masks have the `category` of
+    their object.
+    """
+
+    layout_cls = RefDAVIS17Layout
+
+
+class ReVOS(ReferringDataset):
+    """ReVOS.
+
+    Splits `train` and `valid`. Expressions have `type_id` and `kind`: 0 "referring", 1 "reasoning" and 2
+    "hallucination", which have `no_target`. `frames.foreground` is the union of all objects. Samples have `vid_id`.
+    """
+
+    layout_cls = ReVOSLayout
+
+
+class ReasonVOS(ReferringDataset):
+    """ReasonVOS, which is for evaluation alone.
+
+    Split `test`. Samples have `source`. Expressions have `exp_id`, the dataset's own id, which objects of a video may
+    share, where `expression_id` is unique; and `is_sent` and `kind`: 1 "sentence" and 0 "phrase". Objects of a video
+    may be annotated in different frames; `ground_truth_frames` of the expressions says in which.
+    """
+
+    layout_cls = ReasonVOSLayout
+
+
+class LVVIS(ReferringDataset):
+    """LV-VIS, in its original form or converted for RefVOS.
+
+    Split `train`. Expressions are the names of the categories in a video, with blanks; `category`, also of masks, has
+    the name as the dataset writes it. Samples have `vid_id`.
+    """
+
+    layout_cls = LVVISLayout
+
+
+class RefSAV(ReferringDataset):
+    """Ref-SAV.
+
+    Splits `train`, whose samples are the mp4 files of SA-V, annotated in every 4th frame, and `eval`, where
+    expressions have `type_id` and `kind`: 0 "long caption" and 1 "short caption".
+    """
+
+    layout_cls = RefSAVLayout

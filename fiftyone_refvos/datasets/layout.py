@@ -30,6 +30,9 @@ class Layout(ABC):
     partial_truth: ClassVar[bool] = False
     """Whether objects of one video may be annotated in different frames."""
 
+    also_fits: ClassVar[tuple[str, ...]] = ()
+    """Names of layouts that folders of this one may seem to have, too."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
