@@ -81,7 +81,5 @@ def test_frames_without_number_and_keys_that_stand_for_two_are_refused(tmp_path)
     sample.save()
     for sample in twice:
         predict(sample, {each.expression_id: 0 for each in sample["expressions"].detections})
-    with pytest.raises(
-        ExportError, match="expression '1' of 'v_0' and expression '0_1' of 'v' would both be"
-    ):
+    with pytest.raises(ExportError, match="expression '1' of 'v_0' and expression '0_1' of 'v' would both be"):
         export(twice, tmp_path / "out")
