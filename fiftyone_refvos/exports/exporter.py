@@ -77,13 +77,14 @@ class MaskletExporter(foud.BatchDatasetExporter):
 
     def _write(self, samples: fo.Dataset | fo.DatasetView, field: str, staging: Path, progress: Any) -> None:
         writer = self.format_cls(staging, MediaMode.of(self.export_media))
-        names: dict[tuple[str, str], str] = {}
+        names: dict[tuple[str | None, str], str] = {}
         unknown = 0
         with writer.open_files, fou.ProgressBar(total=len(samples), progress=progress) as bar:
             for sample in bar(samples.iter_samples()):
                 shown = _shown(samples, sample, field)
                 exported = read_sample(sample, field, self.expressions_field, self.split, shown)
-                _check(exported, sample, names)
+                split = exported.record.split if self.format_cls.splits_apart else None
+                _check(exported, sample, names, split)
                 unknown += len(exported.unknown)
                 writer.add(exported)
             writer.finish()
@@ -139,8 +140,10 @@ def exporter_for(format_cls: type[Format]) -> type[MaskletExporter]:
     return type(f"{format_cls.__name__}Exporter", (MaskletExporter,), {"format_cls": format_cls})
 
 
-def _check(exported: Exported, sample: fo.Sample, names: dict[tuple[str, str], str]) -> None:
-    key = (exported.record.split, exported.name)
+def _check(
+    exported: Exported, sample: fo.Sample, names: dict[tuple[str | None, str], str], split: str | None
+) -> None:
+    key = (split, exported.name)
     if key in names:
         raise ExportError(
             f"{name_of(sample)} is called {exported.name!r}, and so is {names[key]}: set another video_name or "
