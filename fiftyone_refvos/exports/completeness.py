@@ -17,7 +17,7 @@ def complete_expressions(exported: Exported) -> list[ExpressionRecord]:
     """
     wanted = [each for each in exported.record.expressions if each.kind != "prompt"]
     frames = frozenset(range(len(exported.stems)))
-    lacking = [(each, missing) for each in wanted if (missing := frames - _covered(exported, each))]
+    lacking = [(each, missing) for each in wanted if (missing := frames - exported.covered(each))]
     if not lacking:
         return wanted
     listed = "; ".join(
@@ -30,9 +30,3 @@ def complete_expressions(exported: Exported) -> list[ExpressionRecord]:
         f"{exported.name!r} is not complete, there are no masks, not even empty ones, of expression {listed}{more}: "
         "segment what is missing first, or export a view of what is complete"
     )
-
-
-def _covered(exported: Exported, expression: ExpressionRecord) -> frozenset[int]:
-    if expression.object_ids is None:
-        return frozenset()
-    return exported.annotated if expression.covered is None else expression.covered

@@ -38,6 +38,19 @@ class Exported:
         known = self.annotations.annotated
         return frozenset(range(len(self.stems))) if known is None else known
 
+    def annotated_of(self, thing: ObjectRecord) -> frozenset[int]:
+        """Indices from 0 of the frames in which an object was annotated, which may be fewer than of the video."""
+        if thing.annotated is not None:
+            return thing.annotated
+        naming = [self.covered(each) for each in self.expressions if thing.id in (each.object_ids or ())]
+        return frozenset().union(*naming) if naming else self.annotated
+
+    def covered(self, expression: ExpressionRecord) -> frozenset[int]:
+        """Indices from 0 of the frames for which the masks of an expression are known."""
+        if expression.object_ids is None:
+            return frozenset()
+        return self.annotated if expression.covered is None else expression.covered & self.annotated
+
     @property
     def expressions(self) -> list[ExpressionRecord]:
         """Those whose objects are known, also as none."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise, repeat
+from itertools import groupby, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -18,14 +17,13 @@ from fiftyone_refvos.datasets.records import FileMedia, Masks, ObjectRecord, Siz
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
 from fiftyone_refvos.exports.media import MediaMode, open_media, put
-from fiftyone_refvos.exports.records import Exported, Numbers, empty_rle, json_rle
+from fiftyone_refvos.exports.records import Exported
+from fiftyone_refvos.exports.sa_v import FRAME_RATE, sa_v_json
 from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.overlay import write_video
 from fiftyone_refvos.video import Frame, FrameSource
 
-FRAME_RATE = 24.0
 _FOLDER = "sav_train/sav_000"
-_SMALL, _MEDIUM = 32**2, 96**2  # pixels: up to here SA-V calls an object so
 
 
 class RefSAV(Format):
@@ -68,7 +66,7 @@ class RefSAV(Format):
             if self.media is not MediaMode.NONE:
                 write_video(path, _repeated(source, shown), FRAME_RATE)
         rows = [[_padded(thing.masks[t], size) for thing in things] for t in annotated]
-        content = _video_facts(name, len(shown), size) | _masklet_facts(things, rows, size)
+        content = sa_v_json(name, things, rows, size, len(shown))
         masks = inside_for_writing(path.parent, f"{Path(name).name}_manual.json")
         masks.write_text(json.dumps(content), encoding="utf-8")
         written = f"{Path(_FOLDER).name}/{_FOLDER}/{name}"  # with the last folder also first, as published
@@ -114,50 +112,3 @@ def _padded(rle: RLE | None, size: Size) -> RLE | None:
         return rle
     height, width = rle["size"]
     return to_rle(np.pad(coco_mask.decode(rle) > 0, ((0, size[0] - height), (0, size[1] - width))))
-
-
-def _video_facts(name: str, count: int, size: Size) -> dict[str, Any]:
-    height, width = (float(side) for side in size)
-    return {
-        "video_id": name,
-        "video_duration": count / FRAME_RATE,
-        "video_frame_count": float(count),
-        "video_height": height,
-        "video_width": width,
-        "video_resolution": height * width,
-        "video_environment": "Unknown",
-        "video_split": "train",
-    }
-
-
-def _masklet_facts(
-    things: Sequence[ObjectRecord], rows: Sequence[Sequence[RLE | None]], size: Size
-) -> dict[str, Any]:
-    """The masks, and per object what SA-V says of them."""
-    empty, numbers = empty_rle(size), Numbers()
-    facts: dict[str, Any] = {
-        "masklet": [[json_rle(rle or empty) for rle in row] for row in rows],
-        "masklet_id": [numbers.take(thing.anno_id) for thing in things],
-    }
-    details = [_details([row[n] for row in rows], size, thing) for n, thing in enumerate(things)]
-    for key in details[0] if details else ():
-        facts[f"masklet_{key}"] = [each[key] for each in details]
-    return facts | {"masklet_num": len(things)}
-
-
-def _details(masks: Sequence[RLE | None], size: Size, thing: ObjectRecord) -> dict[str, Any]:
-    areas = [0 if rle is None else int(coco_mask.area(rle)) for rle in masks]
-    visible = [t for t, area in enumerate(areas) if area]
-    mean = sum(areas) / len(visible) if visible else 0.0
-    since = [area > 0 for area in areas[visible[0] :]] if visible else []
-    return {
-        "size_rel": mean / (size[0] * size[1]),
-        "size_abs": mean,
-        "size_bucket": "small" if mean < _SMALL else "medium" if mean < _MEDIUM else "large",
-        "visibility_changes": sum(a != b for a, b in pairwise(since)),
-        "first_appeared_frame": float(visible[0]) if visible else None,
-        "frame_count": len(visible),
-        "edited_frame_count": 0,
-        "type": "manual" if thing.score is None else "auto",
-        "stability_score": None,
-    }
