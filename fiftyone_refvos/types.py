@@ -7,40 +7,31 @@ from typing import ClassVar
 import fiftyone.types as fot
 
 from fiftyone_refvos.datasets.importer import ReferringDatasetImporter, importer_for
-from fiftyone_refvos.datasets.layout import Layout
-from fiftyone_refvos.datasets.layouts import refer
-from fiftyone_refvos.datasets.layouts.a2d_sentences import A2DSentences as A2DSentencesLayout
-from fiftyone_refvos.datasets.layouts.jhmdb_sentences import JHMDBSentences as JHMDBSentencesLayout
-from fiftyone_refvos.datasets.layouts.lvvis import LvVis as LVVISLayout
-from fiftyone_refvos.datasets.layouts.mevis import MeViS as MeViSLayout
-from fiftyone_refvos.datasets.layouts.reason_vos import ReasonVOS as ReasonVOSLayout
-from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17 as RefDAVIS17Layout
-from fiftyone_refvos.datasets.layouts.ref_sav import RefSAV as RefSAVLayout
-from fiftyone_refvos.datasets.layouts.refer_youtube_vos import ReferYouTubeVOS as ReferYouTubeVOSLayout
-from fiftyone_refvos.datasets.layouts.revos import ReVOS as ReVOSLayout
+from fiftyone_refvos.datasets.registry import LAYOUTS
 from fiftyone_refvos.exports.exporter import MaskletExporter, exporter_for
-from fiftyone_refvos.exports.format import Format
-from fiftyone_refvos.exports.formats.mevis import MeViS as MeViSFormat
+from fiftyone_refvos.exports.registry import FORMATS
 
 
 class ReferringDataset(fot.Dataset):
     """A published dataset that is imported from its official layout."""
 
-    layout_cls: ClassVar[type[Layout]]
+    layout: ClassVar[str]
+    """Its name in the registry of layouts."""
 
     def get_dataset_importer_cls(self) -> type[ReferringDatasetImporter]:
         """The importer of the layout."""
-        return importer_for(self.layout_cls)
+        return importer_for(LAYOUTS[self.layout])
 
 
 class MaskletFormat(fot.Dataset):
     """A format that masklets are exported to: `dataset.export("out", dataset_type=…, masklets_field="glus")`."""
 
-    format_cls: ClassVar[type[Format]]
+    format: ClassVar[str]
+    """Its name in the registry of formats."""
 
     def get_dataset_exporter_cls(self) -> type[MaskletExporter]:
         """The exporter of the format."""
-        return exporter_for(self.format_cls)
+        return exporter_for(FORMATS[self.format])
 
 
 class MeViS(ReferringDataset, MaskletFormat):
@@ -50,18 +41,19 @@ class MeViS(ReferringDataset, MaskletFormat):
     objects; in v2 `no_target` ones mean none. Samples have `vid_id`.
     """
 
-    layout_cls = MeViSLayout
-    format_cls = MeViSFormat
+    layout = "mevis"
+    format = "mevis"
 
 
-class ReferYouTubeVOS(ReferringDataset):
+class ReferYouTubeVOS(ReferringDataset, MaskletFormat):
     """Refer-YouTube-VOS.
 
     Splits `train`, `valid` (the videos to evaluate on, which are those of its list that `test` does not have) and
     `test`, the last two without ground truth. Masks have the `category` of their object.
     """
 
-    layout_cls = ReferYouTubeVOSLayout
+    layout = "refer-youtube-vos"
+    format = "refer-youtube-vos"
 
 
 class RefDAVIS17(ReferringDataset):
@@ -72,17 +64,18 @@ class RefDAVIS17(ReferringDataset):
     their object.
     """
 
-    layout_cls = RefDAVIS17Layout
+    layout = "ref-davis17"
 
 
-class ReVOS(ReferringDataset):
+class ReVOS(ReferringDataset, MaskletFormat):
     """ReVOS.
 
     Splits `train` and `valid`. Expressions have `type_id` and `kind`: 0 "referring", 1 "reasoning" and 2
     "hallucination", which have `no_target`. `frames.foreground` is the union of all objects. Samples have `vid_id`.
     """
 
-    layout_cls = ReVOSLayout
+    layout = "revos"
+    format = "revos"
 
 
 class ReasonVOS(ReferringDataset):
@@ -93,7 +86,7 @@ class ReasonVOS(ReferringDataset):
     may be annotated in different frames; `ground_truth_frames` of the expressions says in which.
     """
 
-    layout_cls = ReasonVOSLayout
+    layout = "reasonvos"
 
 
 class LVVIS(ReferringDataset):
@@ -103,50 +96,81 @@ class LVVIS(ReferringDataset):
     the name as the dataset writes it. Samples have `vid_id`.
     """
 
-    layout_cls = LVVISLayout
+    layout = "lv-vis"
 
 
-class RefSAV(ReferringDataset):
+class RefSAV(ReferringDataset, MaskletFormat):
     """Ref-SAV.
 
     Splits `train`, whose samples are the mp4 files of SA-V, annotated in every 4th frame, and `eval`, where
     expressions have `type_id` and `kind`: 0 "long caption" and 1 "short caption".
     """
 
-    layout_cls = RefSAVLayout
+    layout = "ref-sav"
+    format = "ref-sav"
 
 
 class A2DSentences(ReferringDataset):
     """A2D-Sentences; needs `pip install 'fiftyone-refvos[datasets]'`."""
 
-    layout_cls = A2DSentencesLayout
+    layout = "a2d-sentences"
 
 
 class JHMDBSentences(ReferringDataset):
     """JHMDB-Sentences."""
 
-    layout_cls = JHMDBSentencesLayout
+    layout = "jhmdb-sentences"
 
 
 class RefCOCO(ReferringDataset):
     """RefCOCO."""
 
-    layout_cls = refer.RefCOCO
+    layout = "refcoco"
 
 
 class RefCOCOPlus(ReferringDataset):
     """RefCOCO+."""
 
-    layout_cls = refer.RefCOCOPlus
+    layout = "refcoco+"
 
 
 class RefCOCOg(ReferringDataset):
     """RefCOCOg."""
 
-    layout_cls = refer.RefCOCOg
+    layout = "refcocog"
 
 
 class GRefCOCO(ReferringDataset):
     """gRefCOCO."""
 
-    layout_cls = refer.GRefCOCO
+    layout = "grefcoco"
+
+
+class Sa2VAImages(MaskletFormat):
+    """Images and single frames with polygons, for finetuning Sa2VA."""
+
+    format = "sa2va-images"
+
+
+class Sa2VAResults(MaskletFormat):
+    """The `results.json` of Sa2VA's evaluation programs."""
+
+    format = "sa2va-results"
+
+
+class MeViSSubmission(MaskletFormat):
+    """A zip for the evaluation server of MeViS."""
+
+    format = "mevis-submission"
+
+
+class ReferYouTubeVOSSubmission(MaskletFormat):
+    """A zip for the evaluation server of Refer-YouTube-VOS."""
+
+    format = "refer-youtube-vos-submission"
+
+
+class GlusKeyFrames(MaskletFormat):
+    """The key frames of expressions, as GLUS reads them."""
+
+    format = "glus-key-frames"

@@ -48,7 +48,7 @@ class A2DSentences(Layout):
     frames whose file has it, as in the published lists of single frames.
     """
 
-    name = "a2d_sentences"
+    name = "a2d-sentences"
     title = "A2D-Sentences"
     partial_truth = True
 

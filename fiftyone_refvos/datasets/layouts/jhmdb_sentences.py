@@ -40,7 +40,7 @@ class JHMDBSentences(Layout):
     The annotated frames are those that the list of samples has.
     """
 
-    name = "jhmdb_sentences"
+    name = "jhmdb-sentences"
     title = "JHMDB-Sentences"
 
     def splits(self) -> tuple[str, ...]:
