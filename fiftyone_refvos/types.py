@@ -8,6 +8,9 @@ import fiftyone.types as fot
 
 from fiftyone_refvos.datasets.importer import ReferringDatasetImporter, importer_for
 from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layouts import refer
+from fiftyone_refvos.datasets.layouts.a2d_sentences import A2DSentences as A2DSentencesLayout
+from fiftyone_refvos.datasets.layouts.jhmdb_sentences import JHMDBSentences as JHMDBSentencesLayout
 from fiftyone_refvos.datasets.layouts.lvvis import LvVis as LVVISLayout
 from fiftyone_refvos.datasets.layouts.mevis import MeViS as MeViSLayout
 from fiftyone_refvos.datasets.layouts.reason_vos import ReasonVOS as ReasonVOSLayout
@@ -111,3 +114,39 @@ class RefSAV(ReferringDataset):
     """
 
     layout_cls = RefSAVLayout
+
+
+class A2DSentences(ReferringDataset):
+    """A2D-Sentences; needs `pip install 'fiftyone-refvos[datasets]'`."""
+
+    layout_cls = A2DSentencesLayout
+
+
+class JHMDBSentences(ReferringDataset):
+    """JHMDB-Sentences."""
+
+    layout_cls = JHMDBSentencesLayout
+
+
+class RefCOCO(ReferringDataset):
+    """RefCOCO."""
+
+    layout_cls = refer.RefCOCO
+
+
+class RefCOCOPlus(ReferringDataset):
+    """RefCOCO+."""
+
+    layout_cls = refer.RefCOCOPlus
+
+
+class RefCOCOg(ReferringDataset):
+    """RefCOCOg."""
+
+    layout_cls = refer.RefCOCOg
+
+
+class GRefCOCO(ReferringDataset):
+    """gRefCOCO."""
+
+    layout_cls = refer.GRefCOCO

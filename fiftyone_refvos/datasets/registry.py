@@ -6,11 +6,14 @@ from pathlib import Path
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layouts.a2d_sentences import A2DSentences
+from fiftyone_refvos.datasets.layouts.jhmdb_sentences import JHMDBSentences
 from fiftyone_refvos.datasets.layouts.lvvis import LvVis
 from fiftyone_refvos.datasets.layouts.mevis import MeViS
 from fiftyone_refvos.datasets.layouts.reason_vos import ReasonVOS
 from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17
 from fiftyone_refvos.datasets.layouts.ref_sav import RefSAV
+from fiftyone_refvos.datasets.layouts.refer import GRefCOCO, RefCOCO, RefCOCOg, RefCOCOPlus
 from fiftyone_refvos.datasets.layouts.refer_youtube_vos import ReferYouTubeVOS
 from fiftyone_refvos.datasets.layouts.revos import ReVOS
 
@@ -22,6 +25,12 @@ _LAYOUTS: tuple[type[Layout], ...] = (
     ReasonVOS,
     LvVis,
     RefSAV,
+    A2DSentences,
+    JHMDBSentences,
+    RefCOCO,
+    RefCOCOPlus,
+    RefCOCOg,
+    GRefCOCO,
 )
 
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in _LAYOUTS}
