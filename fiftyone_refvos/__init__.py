@@ -9,6 +9,9 @@
 Importing this is quick: FiftyOne and the networks are imported by what needs them.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fiftyone_refvos import demo
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.evaluate import evaluate
@@ -17,6 +20,9 @@ from fiftyone_refvos.installation import announce_models, install
 from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
+
+if TYPE_CHECKING:
+    from fiftyone_refvos import types as types
 
 __all__ = [
     "Comparison",
@@ -34,5 +40,12 @@ __all__ = [
     "segment_video",
     "show_failures",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "types":  # they are classes of FiftyOne, which takes ten seconds to import
+        return importlib.import_module("fiftyone_refvos.types")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 announce_models()
