@@ -116,7 +116,7 @@ def test_one_instance_with_all_three_axes_is_taken(tmp_path):
 
 
 class Linked:
-    """Files whose arrays lie elsewhere."""
+    """Files whose arrays lie elsewhere, or need other code to be unpacked."""
 
     @staticmethod
     def soft(root: Path) -> None:
@@ -135,6 +135,16 @@ class Linked:
             shape = (2, SIZE[1], SIZE[0])
             file.create_dataset("reMask", shape, np.uint8, external=[(str(secret), 0, 6144)])
 
+    @staticmethod
+    def plugin(root: Path) -> None:
+        with h5py.File(h5(root, "one", 2), "a") as file:
+            del file["reMask"]
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_chunk((1, 8, 8))
+            plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
+            space = h5py.h5s.create_simple((2, SIZE[1], SIZE[0]))
+            h5py.h5d.create(file.id, b"reMask", h5py.h5t.NATIVE_UINT8, space, plist)
+
 
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -151,6 +161,7 @@ class Linked:
         (lambda root: write_h5(h5(root, "one", 7), {0: LEFT}), r"00007\.h5 is about frame 7, but .*one\.mp4"),
         (Linked.soft, "no array of numbers in the file itself"),
         (Linked.raw, "no array of numbers in the file itself"),
+        (Linked.plugin, "HDF5 filter 32015"),
         (lambda root: (root / "Release" / "clips320H" / "one.mp4").unlink(), r"one\.mp4"),
         (lambda root: shutil.rmtree(h5(root, "one", 2).parent), r"one has no annotations"),
         (lambda root: (root / "Release" / "videoset.csv").write_text("one,43,2\n"), r"videoset\.csv, line 1"),
