@@ -15,10 +15,12 @@ from fiftyone_refvos import types
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.importer import ReferringDatasetImporter, importer_for
 from fiftyone_refvos.datasets.layouts.mevis import MeViS
-from fiftyone_refvos.datasets.records import FolderMedia
+from fiftyone_refvos.datasets.records import ExpressionRecord, FileMedia, FolderMedia, MediaRecord
+from fiftyone_refvos.datasets.samples import SampleBuilder
 from fiftyone_refvos.fields import frame_source, read_masklets
 from fiftyone_refvos.video import open_video
 from tests.mevis_folder import SIZE, box_mask, picture, rle, simple_mevis, write_mevis
+from tests.numbered import variable
 
 
 def load(root: Path, **options: Any) -> fo.Dataset:
@@ -81,6 +83,15 @@ def test_models_read_the_images_and_not_the_mp4(tmp_path):
 
     exact = np.asarray(Image.open(root / "train" / "JPEGImages" / "one" / "00001.jpg"))
     assert np.array_equal(next(iter(source.read([1]))), exact)
+
+
+def test_the_frames_of_a_video_file_are_those_that_are_decoded(tmp_path):
+    path = variable(tmp_path / "v.avi")
+    assert fo.VideoMetadata.build_for(str(path)).total_frame_count > 1000  # of this one
+    record = MediaRecord("v", "train", FileMedia(path), (ExpressionRecord("0", "x"),))
+    sample = SampleBuilder(is_video=True).build(record, path)
+    assert sample.metadata.total_frame_count == 30
+    assert sample["expressions"].detections[0].support == [1, 30]
 
 
 def test_a_split_without_masks_has_expressions_and_no_ground_truth(tmp_path):
@@ -215,7 +226,7 @@ def test_nothing_is_written_through_a_link_that_leads_out_of_the_cache(tmp_path)
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../escape", "/absolute", "a/../../b", "C:\\windows", "nul\0"])
+@pytest.mark.parametrize("name", ["../escape", "/absolute", "//absolute", "a/../../b", "C:\\windows", "nul\0"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
     root = simple_mevis(tmp_path / "data", ("a",))
     path = root / "train" / "meta_expressions.json"

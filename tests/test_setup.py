@@ -28,7 +28,7 @@ PLUGIN_YML = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 
 def test_extras():
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"flash-attn", "torchcodec", "ray", "training", "docs", "dev"}
+    assert set(extras) == {"flash-attn", "torchcodec", "ray", "datasets", "training", "docs", "dev"}
     assert PYPROJECT["project"]["scripts"] == {"refvos": "fiftyone_refvos.cli:main"}
 
 

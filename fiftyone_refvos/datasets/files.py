@@ -25,7 +25,7 @@ def inside(root: Path, *names: str) -> Path:
     path = root
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if not parts or "\0" in name or ".." in parts or parts[0] == "/" or re.match(r"[A-Za-z]:", parts[0]):
+        if not parts or "\0" in name or ".." in parts or parts[0].startswith("/") or re.match(r"[A-Za-z]:", parts[0]):
             raise DatasetError(
                 f"the name {name!r} leads out of {root}: names of a dataset have to be relative and without '..'"
             )

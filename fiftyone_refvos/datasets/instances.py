@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import DatasetError, as_ids, as_number, member
+from fiftyone_refvos.datasets.files import DatasetError, as_number, member
 from fiftyone_refvos.datasets.json_index import JsonIndex, Span
 from fiftyone_refvos.datasets.masks import from_polygons
 from fiftyone_refvos.datasets.records import ObjectRecord, Size
@@ -83,6 +83,7 @@ class Instances:
         return InstancesImage(id_, member(entry, "file_name", str, where), (height, width))
 
     def _id(self, entry: dict[str, Any], key: str) -> str:
-        where = f"{self.path}: the entry {reprlib.repr(entry)}"
-        (id_,) = as_ids(member(entry, key, (int, str), where), where)
-        return id_
+        value = entry.get(key)
+        if type(value) not in (int, str):
+            raise DatasetError(f"{self.path}: {key!r} of the entry {reprlib.repr(entry)} is no number or text")
+        return str(value)

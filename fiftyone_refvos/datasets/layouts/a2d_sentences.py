@@ -35,6 +35,7 @@ SENTENCES = "text_annotations/a2d_annotation.txt"
 MISSED = "text_annotations/a2d_missed_videos.txt"
 SPLITS = ("train", "test")  # 0 and 1 in the last column of the list of videos
 MAX_INSTANCES = 1000  # a file that says more is damaged, and would fill the memory
+FILTERS = ("DEFLATE", "SHUFFLE", "FLETCHER32", "SZIP", "NBIT", "SCALEOFFSET", "LZF")  # HDF5's own and h5py's
 
 # The two digits of a label of A2D.
 ACTORS = ("adult", "baby", "ball", "bird", "car", "cat", "dog")
@@ -217,8 +218,8 @@ def _array(file: Any, name: str, path: Path) -> Any:
         raise DatasetError(f"{path}: {name!r} is no array of numbers in the file itself")
     plist = found.id.get_create_plist()
     filters = {plist.get_filter(n)[0] for n in range(plist.get_nfilters())}
-    if strange := filters - {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}:
-        raise DatasetError(f"{path}: {name!r} needs the HDF5 filter {min(strange)}, which is not loaded")
+    if strange := filters - {getattr(h5py.h5z, f"FILTER_{each}") for each in FILTERS}:
+        raise DatasetError(f"{path}: {name!r} needs the HDF5 filter {min(strange)}, whose code is not loaded")
     return found
 
 

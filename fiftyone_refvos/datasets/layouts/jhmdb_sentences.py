@@ -62,7 +62,7 @@ class JHMDBSentences(Layout):
 
     def _path(self, text: str) -> Path:
         parts = PurePosixPath(text.replace("\\", "/")).parts
-        return inside(self.root, "/".join(parts[1:] if parts[:1] == (PREFIX,) else parts))
+        return inside(self.root, *parts[1:]) if parts[:1] == (PREFIX,) and parts[1:] else inside(self.root, text)
 
 
 def _record(video: str, samples: Sequence[tuple[Path, Path, str]], path: Path) -> MediaRecord:
@@ -106,6 +106,8 @@ def _read(path: Path, image: Path, num_frames: int, annotated: Mapping[int, int]
 
 def _part_mask(path: Path, size: Size) -> NDArray[Any]:
     """`(H, W, T)`; T need not be the number of images."""
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing: unpack the masks of the dataset there")
     try:
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
         if MASKS not in shapes:
@@ -119,8 +121,6 @@ def _part_mask(path: Path, size: Size) -> NDArray[Any]:
         masks = np.asarray(scipy.io.loadmat(path, variable_names=[MASKS])[MASKS]).reshape(*size, -1)
     except DatasetError:
         raise
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing: unpack the masks of the dataset there") from None
     except Exception as error:  # a damaged file makes scipy fail in any way
         raise DatasetError(f"{path} cannot be read ({type(error).__name__}: {error}): unpack it again") from error
     if masks.dtype.kind not in "buif":
