@@ -17,7 +17,13 @@ from fiftyone_refvos.datasets.layouts.refer_youtube_vos import ReferYouTubeVOS a
 from fiftyone_refvos.datasets.layouts.revos import ReVOS as ReVOSLayout
 from fiftyone_refvos.exports.exporter import MaskletExporter, exporter_for
 from fiftyone_refvos.exports.format import Format
+from fiftyone_refvos.exports.formats.coco_frames import COCOFrames as COCOFramesFormat
+from fiftyone_refvos.exports.formats.davis import Davis as DAVISFormat
 from fiftyone_refvos.exports.formats.mevis import MeViS as MeViSFormat
+from fiftyone_refvos.exports.formats.object_png import ObjectPNG as ObjectPNGFormat
+from fiftyone_refvos.exports.formats.reason_seg import ReasonSeg as ReasonSegFormat
+from fiftyone_refvos.exports.formats.sa_v import SaV as SAVFormat
+from fiftyone_refvos.exports.formats.youtube_vis import YouTubeVIS as YouTubeVISFormat
 
 
 class ReferringDataset(fot.Dataset):
@@ -111,3 +117,39 @@ class RefSAV(ReferringDataset):
     """
 
     layout_cls = RefSAVLayout
+
+
+class YouTubeVIS(MaskletFormat):
+    """YouTube-VIS: videos with categories, which are the texts, for AP over videos."""
+
+    format_cls = YouTubeVISFormat
+
+
+class COCOFrames(MaskletFormat):
+    """COCO with RLEs: every annotated frame, or image, by itself."""
+
+    format_cls = COCOFramesFormat
+
+
+class DAVIS(MaskletFormat):
+    """DAVIS 2017: palette images with the objects of a frame."""
+
+    format_cls = DAVISFormat
+
+
+class ObjectPNG(MaskletFormat):
+    """One binary PNG per object and frame, as the validation set of SA-V has them."""
+
+    format_cls = ObjectPNGFormat
+
+
+class SAV(MaskletFormat):
+    """SA-V's JSON files, for training SAM 2."""
+
+    format_cls = SAVFormat
+
+
+class ReasonSeg(MaskletFormat):
+    """ReasonSeg, for training LISA: an image with polygons for every expression and frame."""
+
+    format_cls = ReasonSegFormat

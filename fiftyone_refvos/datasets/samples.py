@@ -13,6 +13,7 @@ import fiftyone as fo
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import (
+    UNNAMED,
     Annotations,
     ExpressionRecord,
     FileMedia,
@@ -26,7 +27,6 @@ from fiftyone_refvos.fields.runs import to_runs
 from fiftyone_refvos.video import open_video
 
 GROUND_TRUTH = "ground_truth"
-UNNAMED = "object"  # label of an object that no expression names and that has no category
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from fiftyone_refvos.exports.format import Format
+from fiftyone_refvos.exports.formats.coco_frames import COCOFrames
+from fiftyone_refvos.exports.formats.davis import Davis
 from fiftyone_refvos.exports.formats.mevis import MeViS
+from fiftyone_refvos.exports.formats.object_png import ObjectPNG
+from fiftyone_refvos.exports.formats.reason_seg import ReasonSeg
+from fiftyone_refvos.exports.formats.sa_v import SaV
+from fiftyone_refvos.exports.formats.youtube_vis import YouTubeVIS
 
-_FORMATS: tuple[type[Format], ...] = (MeViS,)
+_FORMATS: tuple[type[Format], ...] = (MeViS, YouTubeVIS, COCOFrames, Davis, ObjectPNG, SaV, ReasonSeg)
 
 FORMATS: dict[str, type[Format]] = {each.name: each for each in _FORMATS}
