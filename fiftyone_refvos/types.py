@@ -19,10 +19,18 @@ from fiftyone_refvos.exports.exporter import MaskletExporter, exporter_for
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.formats.coco_frames import COCOFrames as COCOFramesFormat
 from fiftyone_refvos.exports.formats.davis import Davis as DAVISFormat
+from fiftyone_refvos.exports.formats.glus_key_frames import GlusKeyFrames as GlusKeyFramesFormat
 from fiftyone_refvos.exports.formats.mevis import MeViS as MeViSFormat
 from fiftyone_refvos.exports.formats.object_png import ObjectPNG as ObjectPNGFormat
 from fiftyone_refvos.exports.formats.reason_seg import ReasonSeg as ReasonSegFormat
+from fiftyone_refvos.exports.formats.ref_sav import RefSAV as RefSAVFormat
+from fiftyone_refvos.exports.formats.refer_youtube_vos import ReferYouTubeVOS as ReferYouTubeVOSFormat
+from fiftyone_refvos.exports.formats.revos import ReVOS as ReVOSFormat
+from fiftyone_refvos.exports.formats.sa2va_images import Sa2VAImages as Sa2VAImagesFormat
+from fiftyone_refvos.exports.formats.sa2va_results import Sa2VAResults as Sa2VAResultsFormat
 from fiftyone_refvos.exports.formats.sa_v import SaV as SAVFormat
+from fiftyone_refvos.exports.formats.submission import MeViSSubmission as MeViSSubmissionFormat
+from fiftyone_refvos.exports.formats.submission import ReferYouTubeVOSSubmission as ReferYouTubeVOSSubmissionFormat
 from fiftyone_refvos.exports.formats.youtube_vis import YouTubeVIS as YouTubeVISFormat
 
 
@@ -57,7 +65,7 @@ class MeViS(ReferringDataset, MaskletFormat):
     format_cls = MeViSFormat
 
 
-class ReferYouTubeVOS(ReferringDataset):
+class ReferYouTubeVOS(ReferringDataset, MaskletFormat):
     """Refer-YouTube-VOS.
 
     Splits `train`, `valid` (the videos to evaluate on, which are those of its list that `test` does not have) and
@@ -65,6 +73,7 @@ class ReferYouTubeVOS(ReferringDataset):
     """
 
     layout_cls = ReferYouTubeVOSLayout
+    format_cls = ReferYouTubeVOSFormat
 
 
 class RefDAVIS17(ReferringDataset):
@@ -78,7 +87,7 @@ class RefDAVIS17(ReferringDataset):
     layout_cls = RefDAVIS17Layout
 
 
-class ReVOS(ReferringDataset):
+class ReVOS(ReferringDataset, MaskletFormat):
     """ReVOS.
 
     Splits `train` and `valid`. Expressions have `type_id` and `kind`: 0 "referring", 1 "reasoning" and 2
@@ -86,6 +95,7 @@ class ReVOS(ReferringDataset):
     """
 
     layout_cls = ReVOSLayout
+    format_cls = ReVOSFormat
 
 
 class ReasonVOS(ReferringDataset):
@@ -109,7 +119,7 @@ class LVVIS(ReferringDataset):
     layout_cls = LVVISLayout
 
 
-class RefSAV(ReferringDataset):
+class RefSAV(ReferringDataset, MaskletFormat):
     """Ref-SAV.
 
     Splits `train`, whose samples are the mp4 files of SA-V, annotated in every 4th frame, and `eval`, where
@@ -117,6 +127,37 @@ class RefSAV(ReferringDataset):
     """
 
     layout_cls = RefSAVLayout
+    format_cls = RefSAVFormat
+
+
+class Sa2VAImages(MaskletFormat):
+    """Images and single frames with polygons, for finetuning Sa2VA."""
+
+    format_cls = Sa2VAImagesFormat
+
+
+class Sa2VAResults(MaskletFormat):
+    """The `results.json` of Sa2VA's evaluation programs."""
+
+    format_cls = Sa2VAResultsFormat
+
+
+class MeViSSubmission(MaskletFormat):
+    """A zip for the evaluation server of MeViS."""
+
+    format_cls = MeViSSubmissionFormat
+
+
+class ReferYouTubeVOSSubmission(MaskletFormat):
+    """A zip for the evaluation server of Refer-YouTube-VOS."""
+
+    format_cls = ReferYouTubeVOSSubmissionFormat
+
+
+class GlusKeyFrames(MaskletFormat):
+    """The key frames of expressions, as GLUS reads them."""
+
+    format_cls = GlusKeyFramesFormat
 
 
 class YouTubeVIS(MaskletFormat):

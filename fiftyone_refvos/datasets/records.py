@@ -72,6 +72,7 @@ class ExpressionRecord:
         kind: of the expression, in the dataset's words
         attributes: what else the dataset says of it, such as `type_id` and `annotator`
         covered: indices from 0 of the frames for which its masks are known; None for the annotated ones of the video
+        key_frame: index from 0 of the frame from which its masks were propagated, where a model has chosen one
     """
 
     id: str
@@ -80,6 +81,7 @@ class ExpressionRecord:
     kind: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     covered: frozenset[int] | None = None
+    key_frame: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
     whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed.
 
     Args:
-        export_dir: the folder to write; for archives the zip file, or a folder for it
+        export_dir: the folder to write; for formats of one file this file, or a folder for it. Give zips a folder:
+            around an `export_dir` with .zip `dataset.export` packs an archive of its own
         masklets_field: the field with the masks, without `frames.`: of a model, or `ground_truth`. It is called so
             because FiftyOne drops `label_field` on its way to exporters of this kind
         expressions_field: the field with the expressions

@@ -23,19 +23,20 @@ class FlatNames:
         self._owners: dict[str, str] = {}
 
     def take(self, name: str) -> str:
-        """The flat name of a video or file.
+        """The flat name of a video or file, once for each.
 
         Raises:
             DatasetError: for names that lead out of the folder
             ExportError: if another one got the same flat name
         """
         flat = "_".join(inside(self._root, name).relative_to(self._root).parts)
-        owner = self._owners.setdefault(flat.casefold(), name)
-        if owner != name:
+        key = flat.casefold()  # as some file systems compare names
+        if key in self._owners:
             raise ExportError(
-                f"{name!r} and {owner!r} would both be written as {flat!r}: give one of them another video_name or "
-                "image_name, or export them one by one"
+                f"{name!r} and {self._owners[key]!r} would both be written as {flat!r}: give one of them another "
+                "video_name or image_name, or export them one by one"
             )
+        self._owners[key] = name
         return flat
 
 

@@ -27,7 +27,7 @@ EVAL_FRAME_RATE = 24.0 / STRIDE  # the images of the evaluation part are the ann
 KINDS = {0: "long caption", 1: "short caption"}
 
 TRAIN = "Ref-SAV.json"
-_VIDEOS = "sam_v_full"
+VIDEOS = "sam_v_full"
 
 
 class RefSAV(Layout):
@@ -76,7 +76,7 @@ class RefSAV(Layout):
         doubled = [n for n in range(len(parts) - 2) if parts[n + 1] == "sav_train" and parts[n] == parts[n + 2]]
         for n in doubled[:1]:
             del parts[n]
-        return inside(self.root / _VIDEOS, "/".join(parts))
+        return inside(self.root / VIDEOS, "/".join(parts))
 
 
 def _read(video: Path, path: Path) -> Annotations:

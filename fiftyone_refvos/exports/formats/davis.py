@@ -49,7 +49,8 @@ class Davis(Format):
         """
         numbers, annotations = label_numbers(exported), exported.annotations
         name = self._names.take(exported.name)
-        self._splits.setdefault(exported.record.split, []).append(name)
+        split = exported.record.split
+        self._splits.setdefault(_SETS.get(split, split), []).append(name)
         stems = [f"{t:05d}" for t in range(len(exported.stems))]
         write_frames(exported.record, inside_for_writing(self.root, "JPEGImages", "480p", name), stems, self.media)
         folder = inside_for_writing(self.root, "Annotations", "480p", name)
@@ -64,7 +65,7 @@ class Davis(Format):
         """Writes the lists of videos."""
         super().finish()
         for split, names in self._splits.items():
-            path = inside_for_writing(self.root, "ImageSets", "2017", f"{_SETS.get(split, split)}.txt")
+            path = inside_for_writing(self.root, "ImageSets", "2017", f"{split}.txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         if self._hidden:
