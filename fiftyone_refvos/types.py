@@ -174,3 +174,39 @@ class GlusKeyFrames(MaskletFormat):
     """The key frames of expressions, as GLUS reads them."""
 
     format = "glus-key-frames"
+
+
+class YouTubeVIS(MaskletFormat):
+    """YouTube-VIS: videos with categories, which are the texts, for AP over videos."""
+
+    format = "youtube-vis"
+
+
+class COCOFrames(MaskletFormat):
+    """COCO with RLEs: every annotated frame, or image, by itself."""
+
+    format = "coco-frames"
+
+
+class DAVIS(MaskletFormat):
+    """DAVIS 2017: palette images with the objects of a frame."""
+
+    format = "davis"
+
+
+class ObjectPNG(MaskletFormat):
+    """One binary PNG per object and frame, as the validation set of SA-V has them."""
+
+    format = "object-png"
+
+
+class SAV(MaskletFormat):
+    """SA-V's JSON files, for training SAM 2."""
+
+    format = "sa-v"
+
+
+class ReasonSeg(MaskletFormat):
+    """ReasonSeg, for training LISA: an image with polygons for every expression and frame."""
+
+    format = "reason-seg"

@@ -11,6 +11,7 @@ from fiftyone_refvos.masklet import RLE
 
 Size = tuple[int, int]  # (H, W)
 Masks = tuple[RLE | None, ...]  # (T,), None where there is no pixel
+UNNAMED = "object"  # what an object is called that no expression names and that has no category
 
 
 @dataclass(frozen=True)

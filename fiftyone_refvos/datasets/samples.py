@@ -15,6 +15,7 @@ from bson import ObjectId
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import (
+    UNNAMED,
     Annotations,
     ExpressionRecord,
     FileMedia,
@@ -31,7 +32,6 @@ from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.video import open_video
 
 GROUND_TRUTH = "ground_truth"
-UNNAMED = "object"  # label of an object that no expression names and that has no category
 
 
 @dataclass(frozen=True)

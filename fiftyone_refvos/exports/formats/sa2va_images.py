@@ -10,9 +10,9 @@ from fiftyone_refvos.exports.errors import ExportError
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
 from fiftyone_refvos.exports.media import MediaMode, write_frames
+from fiftyone_refvos.exports.names import picture_names
 from fiftyone_refvos.exports.polygons import Polygon, polygons_of
 from fiftyone_refvos.exports.records import Exported
-from fiftyone_refvos.video import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +39,17 @@ class Sa2VAImages(Format):
 
     def add(self, exported: Exported) -> None:
         """Writes an image, or the frames of a video."""
-        names = _names(exported)
+        names = picture_names(exported)
         unions = [(each.text, exported.union_of(each)) for each in exported.expressions]
         frames = []
         for t in sorted(exported.annotated):
             drawn = [(text, polygons_of(rle)) for text, masks in unions if (rle := masks[t]) is not None]
             self._left_out += len(unions) - len(drawn)
             if drawn:
-                self._add(names[t], drawn, exported.name)
+                self._add(f"{names[t]}.jpg", drawn, exported.name)
                 frames.append(t)
         folder = inside_for_writing(self.root, "images")
-        write_frames(exported.record, folder, [names[t].removesuffix(".jpg") for t in frames], self.media, frames)
+        write_frames(exported.record, folder, [names[t] for t in frames], self.media, frames)
 
     def finish(self) -> None:
         """Closes the file, and says what it does not hold."""
@@ -63,11 +63,3 @@ class Sa2VAImages(Format):
         self._images.add(image)
         masks, texts = [polygons for _, polygons in drawn], [text for text, _ in drawn]
         self._entries.append({"image": image, "mask": masks, "text": texts})
-
-
-def _names(exported: Exported) -> list[str]:
-    """Of the images, below `images/`: of an image its own, of a frame that of its video as a folder."""
-    if len(exported.stems) > 1:
-        return [f"{exported.name}/{stem}.jpg" for stem in exported.stems]
-    path = Path(exported.name)
-    return [f"{path.with_suffix('') if path.suffix.lower() in IMAGE_SUFFIXES else path}.jpg"]
