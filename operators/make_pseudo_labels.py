@@ -133,7 +133,7 @@ class MakePseudoLabels(LibraryOperator[Choice]):
         forms.add_schedule_notice(inputs)
 
     def run_name(self, choice: Choice) -> str:
-        return f"{choice.fields.pred_field}, {choice.fields.gt_field}"
+        return f"{choice.fields.pred_field} against {choice.fields.gt_field}"
 
     def first_step(self, choice: Choice) -> str:
         return f"Reading {choice.fields.pred_field}"

@@ -26,7 +26,7 @@ class ShowView(foo.Operator):
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Shows the saved view `name`, or the view of these serialized `stages`.
 
-        By its name alone the App finds no view that was saved while it was open.
+        The App is sent stages: by name it finds only views that were there when it last loaded the dataset.
         """
         name = ctx.params.get("name")
         if name is None:

@@ -350,7 +350,7 @@ def test_the_form_of_pseudo_labels(demo, tmp_path):
         (
             "make_pseudo_labels",
             ["latest"],
-            "Make pseudo-labels: newer against ground_truth",
+            "Make pseudo-labels: latest against ground_truth",
             "latest: lowest IoU first",
         ),
     ],
