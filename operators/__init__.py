@@ -6,9 +6,14 @@ operators: modules here import each other relatively, `fiftyone_refvos` by its o
 
 from typing import Any
 
+from .compare_models import CompareModels
+from .evaluate_masklets import EvaluateMasklets
+from .find_failures import FindFailures
+from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
+from .show_view import ShowView
 
-OPERATORS = (SegmentExpressions,)
+OPERATORS = (SegmentExpressions, EvaluateMasklets, FindFailures, CompareModels, MakePseudoLabels, ShowView)
 
 
 def register(plugin: Any) -> None:
