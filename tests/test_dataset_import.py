@@ -89,9 +89,10 @@ def test_the_frames_of_a_video_file_are_those_that_are_decoded(tmp_path):
     path = variable(tmp_path / "v.avi")
     assert fo.VideoMetadata.build_for(str(path)).total_frame_count > 1000  # of this one
     record = MediaRecord("v", "train", FileMedia(path), (ExpressionRecord("0", "x"),))
-    sample = SampleBuilder(is_video=True).build(record, path)
-    assert sample.metadata.total_frame_count == 30
-    assert sample["expressions"].detections[0].support == [1, 30]
+    prepared = SampleBuilder(is_video=True).build(record, path)
+    assert prepared.sample.metadata.total_frame_count == 30
+    assert isinstance(prepared.expressions, fo.TemporalDetections)
+    assert prepared.expressions.detections[0].support == [1, 30]
 
 
 def test_a_split_without_masks_has_expressions_and_no_ground_truth(tmp_path):
