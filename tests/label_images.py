@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.records import Annotations, MediaRecord
 from fiftyone_refvos.masklet import decode
@@ -49,8 +50,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def records(layout: Layout, split: str) -> dict[str, MediaRecord]:
-    """The records of a split by name."""
-    return {record.name: record for record in layout.records(split)}
+    """The records of a split by name; raises what is wrong with the first one that has problems."""
+    found = {record.name: record for record in layout.records(split)}
+    for record in found.values():
+        if record.problem is not None:
+            raise DatasetError(record.problem)
+    return found
 
 
 def truth(record: MediaRecord) -> Annotations:

@@ -91,7 +91,8 @@ def test_the_frames_of_a_video_file_are_those_that_are_decoded(tmp_path):
     record = MediaRecord("v", "train", FileMedia(path), (ExpressionRecord("0", "x"),))
     prepared = SampleBuilder(is_video=True).build(record, path)
     assert prepared.sample.metadata.total_frame_count == 30
-    assert [each.support for each in prepared.expressions.detections] == [[1, 30]]
+    assert isinstance(prepared.expressions, fo.TemporalDetections)
+    assert prepared.expressions.detections[0].support == [1, 30]
 
 
 def test_a_split_without_masks_has_expressions_and_no_ground_truth(tmp_path):
@@ -199,6 +200,20 @@ def test_videos_that_fail_can_be_skipped_and_are_listed(tmp_path):
     assert dataset.values("video_name") == ["a", "c"]
     assert [(failure.split, failure.name) for failure in chosen.failures] == [("train", "b")]
     assert "00001.jpg" in chosen.failures[0].error
+
+
+def test_nothing_is_imported_where_the_images_of_a_video_are_missing_unless_asked(tmp_path):
+    root = simple_mevis(tmp_path, ("a", "b", "c"))
+    shutil.rmtree(root / "train" / "JPEGImages" / "b")
+    (root / "train" / "JPEGImages" / "c" / "00001.jpg").unlink()
+    dataset = fo.Dataset()
+    with pytest.raises(DatasetError, match=r"folder .*b is missing.* \(2 videos"):
+        dataset.add_dir(str(root), dataset_type=types.MeViS)
+    assert len(dataset) == 0
+    chosen = importer(root, skip_failures=True)
+    dataset.add_importer(chosen)
+    assert dataset.values("video_name") == ["a"]
+    assert [failure.name for failure in chosen.failures] == ["b", "c"]
 
 
 def test_the_cache_may_lie_elsewhere_and_the_dataset_may_be_read_only(tmp_path):

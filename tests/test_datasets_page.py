@@ -30,7 +30,7 @@ def test_the_examples_run(tmp_path, capsys):
 def test_the_table_names_types_that_exist():
     rows = re.findall(r"^\| [^|]+ \| (`\w+`[^|]*) \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
     named = [(name, splits) for names, splits in rows for name in re.findall(r"`(\w+)`", names)]
-    classes = {name for name, value in vars(types).items() if getattr(value, "layout_cls", None) is not None}
+    classes = {name for name, value in vars(types).items() if getattr(value, "layout", None) is not None}
     assert {name for name, _ in named} == classes
     for name, splits in named:
         documented = getattr(types, name).__doc__

@@ -103,7 +103,6 @@ def test_measures_of_an_export_against_itself_are_perfect(tmp_path):
 
 
 def test_vos_benchmark_finds_an_export_equal_to_itself(tmp_path):
-    pytest.importorskip("vos_benchmark", reason="pip install --no-deps vos-benchmark")
     from vos_benchmark.benchmark import VideoEvaluator
 
     root = write(Davis, tmp_path / "out", two_objects(tmp_path))

@@ -22,7 +22,7 @@ FOLDERS_OF_JPEGS = ("youtube-vis", "coco-frames", "davis", "object-png", "sa-v",
 
 def test_every_format_has_a_type_and_a_name_of_its_own():
     offered = {
-        each.format_cls
+        FORMATS[each.format]
         for each in vars(types).values()
         if isinstance(each, type) and issubclass(each, types.MaskletFormat) and each is not types.MaskletFormat
     }

@@ -118,4 +118,4 @@ def test_a_damaged_expression_is_named(tmp_path, value, message):
     video = {"source": "VIPSeg", "frames": FRAMES, "expressions": [value]}
     write_json(root / "meta_expressions.json", {"videos": {"v": video}})
     with pytest.raises(DatasetError, match=message):
-        ReasonVOS(root).records("test")
+        records(ReasonVOS(root), "test")

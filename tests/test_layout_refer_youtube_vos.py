@@ -181,4 +181,4 @@ def test_an_object_id_that_no_pixel_can_have_is_refused(tmp_path):
     video = {"expressions": {"0": {"exp": "x", "obj_id": "cat"}}, "frames": FRAMES}
     write_json(root / "meta_expressions" / "train" / "meta_expressions.json", {"videos": {"a-b_c": video}})
     with pytest.raises(DatasetError, match=r"expression '0' has the object ids \('cat',\)"):
-        ReferYouTubeVOS(root).records("train")
+        records(ReferYouTubeVOS(root), "train")

@@ -114,6 +114,7 @@ class MediaRecord:
         expressions: in the order of the dataset
         read_annotations: reads the masks; None where the split has no ground truth. Raises DatasetError
         attributes: what else the dataset says of the video, for fields of the sample
+        problem: why it cannot be imported, where its files are missing or wrong
     """
 
     name: str
@@ -122,3 +123,4 @@ class MediaRecord:
     expressions: tuple[ExpressionRecord, ...]
     read_annotations: Callable[[], Annotations] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None

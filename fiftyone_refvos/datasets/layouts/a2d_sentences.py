@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fiftyone_refvos.datasets.files import DatasetError, as_number, inside
-from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layout import Layout, record_or_problem
 from fiftyone_refvos.datasets.masks import to_rle
 from fiftyone_refvos.datasets.records import (
     Annotations,
@@ -70,7 +70,7 @@ class A2DSentences(Layout):
         if strange := sentences.keys() - {name for name, _ in videos} - missed:
             logger.warning("%s has no video %r, of which there are sentences", self.root / VIDEOS, min(strange))
         return [
-            self._record(name, split, sentences[name])
+            record_or_problem(name, split, partial(self._record, name, split, sentences[name]))
             for name, of in videos
             if of == split and name in sentences and name not in missed
         ]

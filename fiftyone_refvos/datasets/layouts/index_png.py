@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member, natural_key, read_json
+from fiftyone_refvos.datasets.layout import record_or_problem
 from fiftyone_refvos.datasets.masks import VOID, image_size, read_index_png, to_rle
 from fiftyone_refvos.datasets.records import (
     Annotations,
@@ -54,7 +55,10 @@ class IndexPngSplit:
         Raises:
             DatasetError: if files are missing, or the contents are something else
         """
-        return [self._record(name, video, f"{where}, video {name!r}") for name, video in videos.items()]
+        return [
+            record_or_problem(name, self.name, partial(self._record, name, video, f"{where}, video {name!r}"))
+            for name, video in videos.items()
+        ]
 
     def _record(self, name: str, video: Any, where: str) -> MediaRecord:
         folder = first_folder(self.images, name)

@@ -13,7 +13,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from fiftyone_refvos.datasets.files import DatasetError, as_number, inside, natural_key, read_json
-from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layout import Layout, record_or_problem
 from fiftyone_refvos.datasets.masks import image_size, to_rle
 from fiftyone_refvos.datasets.records import (
     Annotations,
@@ -52,7 +52,10 @@ class JHMDBSentences(Layout):
         for n, value in enumerate(read_json(path, list)):
             video, image, masks, text = self._sample(value, f"{path}, sample {n}")
             by_video[video].append((image, masks, text))
-        return [_record(video, samples, path) for video, samples in by_video.items()]
+        return [
+            record_or_problem(video, split, partial(_record, video, samples, path))
+            for video, samples in by_video.items()
+        ]
 
     def _sample(self, value: Any, where: str) -> tuple[str, Path, Path, str]:
         """Video, image, masks, sentence."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, as_number, frame_files, inside, member, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
+from fiftyone_refvos.datasets.layout import record_or_problem
 from fiftyone_refvos.datasets.masks import image_size, parse_rle
 from fiftyone_refvos.datasets.records import (
     Annotations,
@@ -57,7 +58,10 @@ class MaskDictSplit:
         videos = member(read_json(self.meta), "videos", dict, self.meta)
         has_masks = self.masks.path.is_file()
         foreground = self.foreground if self.foreground is not None and self.foreground.path.is_file() else None
-        return [self._record(name, video, has_masks, foreground) for name, video in videos.items()]
+        return [
+            record_or_problem(name, self.name, partial(self._record, name, video, has_masks, foreground))
+            for name, video in videos.items()
+        ]
 
     def _record(self, name: str, video: Any, has_masks: bool, foreground: JsonIndex | None) -> MediaRecord:
         where = f"{self.meta}, video {name!r}"

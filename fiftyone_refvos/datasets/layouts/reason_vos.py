@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member, natural_key, read_json
-from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layout import Layout, record_or_problem
 from fiftyone_refvos.datasets.layouts.index_png import annotation_files
 from fiftyone_refvos.datasets.masks import image_size, read_binary_png
 from fiftyone_refvos.datasets.records import (
@@ -45,7 +45,10 @@ class ReasonVOS(Layout):
     def records(self, split: str) -> Sequence[MediaRecord]:
         meta = self.root / META
         videos = member(read_json(meta), "videos", dict, meta)
-        return [self._record(split, name, video, f"{meta}, video {name!r}") for name, video in videos.items()]
+        return [
+            record_or_problem(name, split, partial(self._record, split, name, video, f"{meta}, video {name!r}"))
+            for name, video in videos.items()
+        ]
 
     def _record(self, split: str, name: str, video: Any, where: str) -> MediaRecord:
         images = inside(self.root / "JPEGImages", name)

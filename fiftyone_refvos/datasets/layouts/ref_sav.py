@@ -9,7 +9,7 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, inside, member, natural_key, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
-from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layout import Layout, record_or_problem
 from fiftyone_refvos.datasets.layouts.mask_dict import MaskDictSplit
 from fiftyone_refvos.datasets.masks import parse_rle
 from fiftyone_refvos.datasets.records import (
@@ -46,7 +46,10 @@ class RefSAV(Layout):
     def records(self, split: str) -> Sequence[MediaRecord]:
         if split == "train":
             listed = read_json(self.root / TRAIN)
-            return [self._record(name, value, f"{self.root / TRAIN}, {name!r}") for name, value in listed.items()]
+            return [
+                record_or_problem(name, split, partial(self._record, name, value, f"{self.root / TRAIN}, {name!r}"))
+                for name, value in listed.items()
+            ]
         return MaskDictSplit(
             split,
             self._eval / "meta_expressions_valid.json",

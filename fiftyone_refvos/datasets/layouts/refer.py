@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, as_number, inside, member, read_json
 from fiftyone_refvos.datasets.instances import Instances, InstancesImage
-from fiftyone_refvos.datasets.layout import Layout
+from fiftyone_refvos.datasets.layout import Layout, record_or_problem
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.pickles import read_pickle
 from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, FileMedia, MediaRecord
@@ -58,7 +58,10 @@ class _Refer(Layout):
         for ref in self._refs:
             if ref.split == split:
                 by_image[ref.image_id].append(ref)
-        return [self._record(split, image_id, refs) for image_id, refs in by_image.items()]
+        return [
+            record_or_problem(image_id, split, partial(self._record, split, image_id, refs))
+            for image_id, refs in by_image.items()
+        ]
 
     @cached_property
     def _folder(self) -> Path:

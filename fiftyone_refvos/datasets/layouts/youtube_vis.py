@@ -11,6 +11,7 @@ from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member
 from fiftyone_refvos.datasets.json_index import JsonIndex, Span
+from fiftyone_refvos.datasets.layout import record_or_problem
 from fiftyone_refvos.datasets.layouts.mask_dict import number_of, parse_masks
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, FolderMedia, MediaRecord, ObjectRecord
@@ -55,7 +56,10 @@ class YouTubeVISSplit:
         }
         instances = self._instances(categories)
         videos = member(content, "videos", list, where)
-        return [self._record(video, instances.get(_id(video, "id", where), [])) for video in videos]
+        return [
+            record_or_problem(id_, self.name, partial(self._record, video, instances.get(id_, [])))
+            for id_, video in ((_id(video, "id", where), video) for video in videos)
+        ]
 
     def _instances(self, categories: Mapping[str, str]) -> Mapping[str, Sequence[_Instance]]:
         """The annotations by video; each is parsed on its own, since all together do not fit into memory."""
