@@ -13,14 +13,17 @@ from fiftyone_refvos import demo
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
+from fiftyone_refvos.import_predictions import ImportReport, import_predictions
 from fiftyone_refvos.installation import announce_models, install
 from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
+from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 
 __all__ = [
     "Comparison",
     "FieldExistsError",
+    "ImportReport",
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
@@ -28,8 +31,10 @@ __all__ = [
     "demo",
     "evaluate",
     "find_failures",
+    "import_predictions",
     "install",
     "make_pseudo_labels",
+    "relocate",
     "segment",
     "segment_video",
     "show_failures",
