@@ -16,8 +16,10 @@ from fiftyone_refvos import demo
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
+from fiftyone_refvos.import_predictions import ImportReport, import_predictions
 from fiftyone_refvos.installation import announce_models, install
 from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
+from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "FieldExistsError",
+    "ImportReport",
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
@@ -34,8 +37,10 @@ __all__ = [
     "demo",
     "evaluate",
     "find_failures",
+    "import_predictions",
     "install",
     "make_pseudo_labels",
+    "relocate",
     "segment",
     "segment_video",
     "show_failures",

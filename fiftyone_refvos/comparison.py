@@ -107,9 +107,11 @@ class Comparison:
     def _view(self, chosen: Sequence[ExpressionDelta]) -> fo.DatasetView:
         if not chosen:
             return self.samples.select([])
+        from fiftyone_refvos.fields.expressions import show_expressions
+
         ids = list(dict.fromkeys(each.sample_id for each in chosen))
         labels = [each.label_id for each in chosen]
-        return self.samples.select(ids, ordered=True).select_labels(ids=labels, fields=self.expressions_field)
+        return show_expressions(self.samples.select(ids, ordered=True), self.expressions_field, labels)
 
 
 def compare(

@@ -125,17 +125,19 @@ def show_failures(
     if samples.get_field(field) is None:
         raise FieldError(f"there is no field {field!r}: call find_failures(…, eval_key={eval_key!r}) first")
     shown = samples.filter_labels(expressions_field, F(kind_field(eval_key)).is_in(kinds))
-    if kinds == ["none"]:  # which happens nowhere
-        return shown
-    severity = F(f"{field}.detections.severity").max()
     of_shown = F(f"${label_path(samples._root_dataset, expressions_field)}.expression_id").contains(
         [F("expression_id")]
     )
-    return shown.filter_labels(field, F("label").is_in(kinds) & of_shown).sort_by(severity, reverse=True)
+    matching = F("label").is_in(kinds) & of_shown
+    if kinds == ["none"]:  # which happens nowhere
+        return shown.filter_labels(field, matching, only_matches=False)
+    severity = F(f"{field}.detections.severity").max()
+    return shown.filter_labels(field, matching).sort_by(severity, reverse=True)
 
 
 def _whole_videos(samples: fo.Dataset | fo.DatasetView, expressions_field: str) -> fo.Dataset | fo.DatasetView:
     """For clips, a view of their videos, with the expressions that they show; anything else as it is."""
+    from fiftyone_refvos.fields.expressions import show_expressions
     from fiftyone_refvos.fields.schema import LISTS
 
     if not samples._is_clips:
@@ -146,7 +148,7 @@ def _whole_videos(samples: fo.Dataset | fo.DatasetView, expressions_field: str) 
         return videos
     inner = LISTS[stored.document_type]
     values = samples.values(f"{expressions_field}.{inner}.id" if inner else f"{expressions_field}.id", unwind=True)
-    return videos.select_labels(ids=[id_ for id_ in values if id_], fields=expressions_field)
+    return show_expressions(videos, expressions_field, [id_ for id_ in values if id_])
 
 
 def failure_table(samples: fo.Dataset | fo.DatasetView, eval_key: str, *, limit: int = 10) -> str:
