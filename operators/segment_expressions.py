@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -14,16 +13,16 @@ from fiftyone.operators.message import GeneratedMessage
 
 from fiftyone_refvos.fields import EXPRESSIONS
 from fiftyone_refvos.models.registry import DEFAULT_MODEL
-from fiftyone_refvos.segment import Progress, SegmentReport, segment
+from fiftyone_refvos.segment import segment
 
 from . import segment_form, segment_report
-from .progress import Throttle, is_from_app, stream
+from .base import LibraryOperator, Samples
+from .forms import can_schedule
+from .progress import Tell
 from .segment_form import Choice
 
-logger = logging.getLogger(__name__)
 
-
-class SegmentExpressions(foo.Operator):
+class SegmentExpressions(LibraryOperator[Choice]):
     """Writes masklets of the expressions of videos into a frame field.
 
     From Python, after `import fiftyone.operators as foo`:
@@ -32,23 +31,14 @@ class SegmentExpressions(foo.Operator):
         segment(dataset, model="glus-tiny", prompts=["the red circle"], delegate=True)
     """
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="segment_expressions",
-            label="Segment expressions",
-            description="Find what sentences describe, in every frame of videos",
-            icon="/assets/segment_expressions.svg",
-            dynamic=True,
-            execute_as_generator=True,  # in the App alone, see `execute`
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
+    NAME = "segment_expressions"
+    LABEL = "Segment expressions"
+    DESCRIPTION = "Find what sentences describe, in every frame of videos"
+    NOTHING_DONE = "Nothing was segmented"
 
     def __call__(
         self,
-        sample_collection: fo.Dataset | fo.DatasetView,
+        sample_collection: Samples,
         *,
         model: str = DEFAULT_MODEL,
         label_field: str | None = None,
@@ -75,7 +65,7 @@ class SegmentExpressions(foo.Operator):
             delegate: whether to schedule the run for `fiftyone delegated launch` instead of running it now
 
         Returns:
-            the `fiftyone.operators.ExecutionResult`; in a notebook, an `asyncio.Task` of it
+            as `LibraryOperator.launch`
         """
         params = {
             "model": model,
@@ -88,15 +78,7 @@ class SegmentExpressions(foo.Operator):
             "device": device,
             "run_now": not delegate,
         }
-        given = {name: value for name, value in params.items() if value is not None}
-        samples = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
-        ctx = {samples: sample_collection, "request_delegation": delegate}
-        return foo.execute_operator(self.uri, ctx, params=given)
-
-    def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement:
-        """A button above the grid."""
-        button = types.Button(label=self.config.label, icon=self.config.icon, prompt=True)
-        return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
+        return self.launch(sample_collection, params, delegate=delegate)
 
     def resolve_execution_options(self, ctx: foo.ExecutionContext) -> foo.ExecutionOptions:
         """Both ways; where the App can schedule, it is to schedule large models unless asked not to.
@@ -104,79 +86,37 @@ class SegmentExpressions(foo.Operator):
         `default_choice_to_delegated` alone does not do it: the App preselects "Execute" where it is allowed.
         """
         choice = Choice.of(ctx.params)
-        schedule = choice.is_large and segment_form.can_schedule() and not choice.run_now
+        schedule = choice.is_large and can_schedule() and not choice.run_now
         return foo.ExecutionOptions(allow_immediate_execution=not schedule, allow_delegated_execution=True)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-        """The form; runs at every keystroke."""
-        inputs = types.Object()
-        samples = ctx.target_view(require_flat=True)  # also makes FiftyOne add the choice of the target
-        segment_form.build(inputs, samples, Choice.of(ctx.params))
-        return types.Property(inputs, view=types.View(label=self.config.label))
+    def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
+        return Choice.of(params)
 
-    def resolve_run_name(self, ctx: foo.ExecutionContext) -> str:
-        """What the App's list of runs shows."""
-        choice = Choice.of(ctx.params)
-        return f"{self.config.label}: {choice.model} → {choice.label_field}"
+    def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
+        segment_form.build(inputs, samples, choice)
 
-    def execute(self, ctx: foo.ExecutionContext) -> dict[str, Any] | Iterator[Any]:
-        """Segments, and returns what `resolve_output` shows.
+    def run_name(self, choice: Choice) -> str:
+        return f"{choice.model} → {choice.label_field}"
 
-        In the App the messages of a generator are the one way to a progress bar, and not cut off after
-        `FIFTYONE_OPERATOR_TIMEOUT`. Everywhere else FiftyOne drops the result of generators, so there it is
-        returned.
-        """
-        choice = Choice.of(ctx.params)
-        samples = ctx.target_view(require_flat=True)
-        if is_from_app(ctx):
-            return self._execute_in_app(ctx, samples, choice)
-        tell = Throttle(lambda progress: ctx.set_progress(progress.fraction, _count(progress)))
-        ctx.set_progress(0.0, f"Loading {choice.model}")
-        report = _segment(samples, choice, tell)
-        ctx.set_progress(1.0, f"{len(samples)}/{len(samples)} videos")
+    def first_step(self, choice: Choice) -> str:
+        return f"Loading {choice.model}"
+
+    def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
+        report = segment(
+            samples,
+            foz.load_zoo_model(choice.model, **choice.model_options),
+            label_field=choice.label_field,
+            prompts=choice.prompts or None,
+            prompt_field=choice.prompt_field,
+            overwrite=choice.overwrite,
+            progress=tell,
+        )
         return segment_report.to_result(report)
 
-    def _execute_in_app(
-        self, ctx: foo.ExecutionContext, samples: fo.Dataset | fo.DatasetView, choice: Choice
+    def update_app(
+        self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
     ) -> Iterator[GeneratedMessage]:
-        yield ctx.ops.set_progress(f"Loading {choice.model}", 0.0)
-        updates = stream(lambda tell: _segment(samples, choice, tell))
-        try:
-            while True:
-                progress = next(updates)
-                yield ctx.ops.set_progress(_count(progress), progress.fraction)
-        except StopIteration as end:
-            yield ctx.ops.reload_dataset()
-            yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"frames.{choice.label_field}"}))
-            result = segment_report.to_result(end.value)
-        except Exception as error:  # raised into the open response it would be shown as a network error
-            logger.exception("segmentation failed")
-            result = {"error": str(error) or type(error).__name__}
-        # takes the place of the progress bar, where a result of the operator would open beside it
-        yield ctx.ops.show_output(self._report(result).to_json(), result)
+        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"frames.{choice.label_field}"}))
 
-    def resolve_output(self, ctx: foo.ExecutionContext) -> types.Property:
-        """What was done, and which videos failed."""
-        return self._report(ctx.results)
-
-    def _report(self, result: Mapping[str, Any] | None) -> types.Property:
-        outputs = types.Object()
-        if result:
-            segment_report.build(outputs, result)
-        return types.Property(outputs, view=types.View(label=self.config.label))
-
-
-def _segment(samples: fo.Dataset | fo.DatasetView, choice: Choice, tell: Callable[[Progress], None]) -> SegmentReport:
-    return segment(
-        samples,
-        foz.load_zoo_model(choice.model, **choice.model_options),
-        label_field=choice.label_field,
-        prompts=choice.prompts or None,
-        prompt_field=choice.prompt_field,
-        overwrite=choice.overwrite,
-        progress=tell,
-    )
-
-
-def _count(progress: Progress) -> str:
-    return f"{progress.video}/{progress.num_videos} videos"
+    def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
+        segment_report.build(outputs, result)

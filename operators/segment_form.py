@@ -19,6 +19,9 @@ from fiftyone_refvos.fields import EXPRESSIONS, FieldError
 from fiftyone_refvos.fields.schema import prompt_type
 from fiftyone_refvos.models.registry import CLIP, DEFAULT_MODEL, MODELS
 
+from . import forms
+from .base import Samples
+
 DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
 
 # Texts that are no prompts: FiftyOne's own, and where folder datasets keep their frames.
@@ -62,8 +65,8 @@ class Choice:
             prompts_listed=isinstance(typed, list),
             prompt_field=params.get("prompt_field") or EXPRESSIONS,
             overwrite=bool(params.get("overwrite")),
-            checkpoint=_folder(params.get("checkpoint")),
-            clip_path=_folder(params.get("clip_path")),
+            checkpoint=forms.folder(params.get("checkpoint")),
+            clip_path=forms.folder(params.get("clip_path")),
             device=None if device == "auto" else device,
             run_now=bool(params.get("run_now")),
         )
@@ -80,7 +83,7 @@ class Choice:
         return self.model in MODELS and MODELS[self.model].source is not None
 
 
-def build(inputs: types.Object, samples: fo.Dataset | fo.DatasetView, choice: Choice) -> None:
+def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     """Adds all inputs to a form.
 
     Args:
@@ -88,29 +91,25 @@ def build(inputs: types.Object, samples: fo.Dataset | fo.DatasetView, choice: Ch
         samples: what is to be segmented
         choice: what the form says so far
     """
-    if samples.media_type != fo.core.media.VIDEO:
-        held = f"{samples.media_type} samples" if samples.media_type else "no samples"
-        _error(inputs, "media", f"Only videos can be segmented, but the target holds {held}")
+    if not forms.are_videos(inputs, samples, "segmented"):
         return
     dataset = samples._root_dataset  # no public name leads there from a clips view
     _add_model(inputs, choice)
     _add_prompts(inputs, dataset, choice)
     _add_label_field(inputs, dataset, choice)
-    _add_device(inputs)
+    forms.dropdown(inputs, "device", DEVICES, default="auto", label="Device", space=6)
     _add_overwrite(inputs, dataset, choice, clips=isinstance(samples, ClipsView))
     _add_execution(inputs, choice)
 
 
 def _add_model(inputs: types.Object, choice: Choice) -> None:
-    models = types.DropdownView()
-    for spec in MODELS.values():
-        models.add_choice(spec.name, label=spec.name, description=spec.description)
-    inputs.enum(
+    forms.dropdown(
+        inputs,
         "model",
-        models.values(),
+        {name: name for name in MODELS},
         default=DEFAULT_MODEL,
         label="Model",
-        view=models,
+        descriptions={name: spec.description for name, spec in MODELS.items()},
         invalid=choice.model not in MODELS,
         error_message=f"unknown model {choice.model!r}; the models are {', '.join(MODELS)}",
     )
@@ -154,16 +153,13 @@ def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> N
     )
     if choice.prompts or not fields:
         return
-    dropdown = types.DropdownView()
-    for name in fields:
-        dropdown.add_choice(name, label=name)
-    inputs.enum(
+    forms.dropdown(
+        inputs,
         "prompt_field",
-        fields,
+        {name: name for name in fields},
         default=EXPRESSIONS if EXPRESSIONS in fields else None,
         required=EXPRESSIONS not in fields,
         label="Prompt field",
-        view=dropdown,
     )
 
 
@@ -177,13 +173,6 @@ def _can_prompt(dataset: fo.Dataset, field: str) -> bool:
     except FieldError:
         return False
     return True
-
-
-def _add_device(inputs: types.Object) -> None:
-    devices = types.DropdownView(space=6)
-    for name, label in DEVICES.items():
-        devices.add_choice(name, label=label)
-    inputs.enum("device", devices.values(), default="auto", label="Device", view=devices)
 
 
 def _add_label_field(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
@@ -219,7 +208,7 @@ def _add_overwrite(inputs: types.Object, dataset: fo.Dataset, choice: Choice, *,
         notice = f"'{name}' exists already: {maker}. The run goes on with what is missing."
         inputs.view("label_field_notice", types.Notice(label=notice))
     elif clips:
-        _error(inputs, "label_field_notice", f"'{name}' exists already: {maker}. Choose another label field.")
+        forms.error(inputs, "label_field_notice", f"'{name}' exists already: {maker}. Choose another label field.")
     else:
         inputs.view("label_field_notice", types.Warning(label=f"'{name}' exists already: {maker}."))
     if not clips:
@@ -243,34 +232,16 @@ def _describe(identity: Mapping[str, Any]) -> str:
     return f"{identity.get('name')} ({settings})" if settings else str(identity.get("name"))
 
 
-def can_schedule() -> bool:
-    """Whether the App offers to schedule; FiftyOne without Enterprise does so if this setting is on."""
-    return bool(fo.config.allow_legacy_orchestrators)
-
-
 def _add_execution(inputs: types.Object, choice: Choice) -> None:
-    first = "" if can_schedule() else "start the App with `FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true`, "
-    where = "run `fiftyone delegated launch` on a machine that sees the same database and files."
     if not choice.is_large:
-        advice = f"Long runs belong in the schedule: {first}choose Schedule beside Execute, and {where}"
-        inputs.view("schedule_notice", types.Notice(label=advice))
-    elif can_schedule():
-        advice = f"A model of this size is scheduled: {where}"
+        forms.add_schedule_notice(inputs)
+    elif forms.can_schedule():
+        advice = f"A model of this size is scheduled: {forms.WHERE_TO_LAUNCH}"
         inputs.view("schedule_notice", types.Warning(label=advice))
         inputs.bool("run_now", label="Run it now instead, in the process of the App's server", default=False)
     else:
         advice = (
             "Execute loads this large model into the process of the App's server. "
-            f"Better schedule it: {first}choose Schedule, and {where}"
+            f"Better schedule it: {forms.how_to_schedule()}choose Schedule, and {forms.WHERE_TO_LAUNCH}"
         )
         inputs.view("schedule_notice", types.Warning(label=advice))
-
-
-def _error(inputs: types.Object, name: str, message: str) -> None:
-    """A message that makes the form invalid."""
-    inputs.view(name, types.Error(label=message), invalid=True, error_message=message)
-
-
-def _folder(path: str | None) -> str | None:
-    """An absolute path, as `foz.load_zoo_model` makes it; None for an empty text."""
-    return os.path.abspath(os.path.expanduser(path.strip())) if path and path.strip() else None

@@ -9,6 +9,8 @@ from fiftyone.operators import types
 
 from fiftyone_refvos.segment import SegmentReport
 
+from . import reports
+
 
 def to_result(report: SegmentReport) -> dict[str, Any]:
     """The result of the operator."""
@@ -19,26 +21,21 @@ def to_result(report: SegmentReport) -> dict[str, Any]:
         "num_skipped": report.num_skipped,
         "num_failed": len(report.failures),
         "seconds": round(report.seconds, 1),
-        "failures": [{"file": failure.filepath, "reason": failure.error} for failure in report.failures],
+        "failures": reports.failure_rows((failure.filepath, failure.error) for failure in report.failures),
     }
 
 
 def build(outputs: types.Object, result: Mapping[str, Any]) -> None:
-    """Adds to an output what is to be shown of a result, or of `{"error": …}`."""
-    if error := result.get("error"):
-        outputs.view("title", types.Error(label="Nothing was segmented", description=error))
-        return
+    """Adds to an output what is to be shown of a result."""
     _add_title(outputs, result)
-    line = types.LabelValueView
-    outputs.int("num_videos", label="Videos segmented", view=line())
-    outputs.int("num_skipped", label="Videos that were complete before", view=line())
-    outputs.int("num_failed", label="Videos that failed", view=line())
-    outputs.float("seconds", label="Seconds", view=line())
-    if result["failures"]:
-        table = types.TableView()
-        table.add_column("file", label="File")
-        table.add_column("reason", label="Reason")
-        outputs.list("failures", types.Object(), label="Failures", view=table)
+    labels = {
+        "num_videos": "Videos segmented",
+        "num_skipped": "Videos that were complete before",
+        "num_failed": "Videos that failed",
+        "seconds": "Seconds",
+    }
+    reports.add_counts(outputs, labels)
+    reports.add_failures(outputs, result)
 
 
 def _add_title(outputs: types.Object, result: Mapping[str, Any]) -> None:
