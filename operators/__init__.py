@@ -6,9 +6,10 @@ operators: modules here import each other relatively, `fiftyone_refvos` by its o
 
 from typing import Any
 
+from .import_referring_dataset import ImportReferringDataset
 from .segment_expressions import SegmentExpressions
 
-OPERATORS = (SegmentExpressions,)
+OPERATORS = (SegmentExpressions, ImportReferringDataset)
 
 
 def register(plugin: Any) -> None:
