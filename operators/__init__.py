@@ -6,10 +6,23 @@ operators: modules here import each other relatively, `fiftyone_refvos` by its o
 
 from typing import Any
 
+from .compare_models import CompareModels
+from .evaluate_masklets import EvaluateMasklets
+from .find_failures import FindFailures
 from .import_referring_dataset import ImportReferringDataset
+from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
+from .show_view import ShowView
 
-OPERATORS = (SegmentExpressions, ImportReferringDataset)
+OPERATORS = (
+    SegmentExpressions,
+    EvaluateMasklets,
+    FindFailures,
+    CompareModels,
+    MakePseudoLabels,
+    ShowView,
+    ImportReferringDataset,
+)
 
 
 def register(plugin: Any) -> None:

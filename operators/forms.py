@@ -65,6 +65,13 @@ def dropdown(
     inputs.enum(name, [*choices], default=default, label=label, description=description, view=view, **options)
 
 
+def name_problem(name: str, what: str) -> str | None:
+    """Why a text cannot be the name of a field, or of what fields are named after; None if it can."""
+    if not name.isidentifier() or name.startswith("_"):
+        return f"{name!r} cannot be a {what}: use letters, digits and _, and begin with a letter"
+    return None
+
+
 def can_schedule() -> bool:
     """Whether the App offers to schedule; FiftyOne without Enterprise does so if this setting is on."""
     return bool(fo.config.allow_legacy_orchestrators)

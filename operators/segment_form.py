@@ -187,8 +187,8 @@ def _add_label_field(inputs: types.Object, dataset: fo.Dataset, choice: Choice) 
 
 
 def _label_field_problem(dataset: fo.Dataset, name: str) -> str | None:
-    if not name.isidentifier() or name.startswith("_"):
-        return f"{name!r} cannot be a field: use letters, digits and _, and begin with a letter"
+    if problem := forms.name_problem(name, "field"):
+        return problem
     stored = dataset.get_field(f"frames.{name}")
     kind = getattr(stored, "document_type", None)
     if stored is not None and kind is not fo.Detections:

@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.browser import open_page
 from tests.processes import die_with_parent, free_port
 
 if TYPE_CHECKING:
@@ -164,3 +165,10 @@ def dataset(fiftyone_home: Path) -> Iterator[fo.Dataset]:
     yield dataset
     if fo.dataset_exists(dataset.name):
         dataset.delete()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    """A tab of Chromium; the test skips without one."""
+    with open_page(tmp_path) as page:
+        yield page

@@ -1,17 +1,9 @@
-"""The operator as users see it: a real App in a real browser, from the form to masks on the picture.
-
-With REFVOS_SCREENSHOTS=<folder> the pictures of the documentation are written there, from larger videos:
-
-    REFVOS_SCREENSHOTS=docs/images python -m pytest tests/test_browser.py
-"""
+"""The operator as users see it: a real App in a real browser, from the form to masks on the picture."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,53 +14,11 @@ from PIL import Image
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
-from fiftyone_refvos.demo import DemoConfig
 from tests.app_server import AppServer
+from tests.browser import CONFIG, SCREENSHOTS, SECONDS, open_dataset, open_form, save
 
-SCREENSHOTS = os.environ.get("REFVOS_SCREENSHOTS")
-CONFIG = DemoConfig(height=360, width=640) if SCREENSHOTS else DemoConfig(height=96, width=160, num_frames=8)
-BROWSER_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SECONDS = 1000  # in the milliseconds of Playwright
 DRAWING = 500  # milliseconds; nothing tells when the App has drawn
 FRAME = 4  # index from 0 of the frame to look at; one where all has moved
-OPERATOR = '[data-item-id="@fiftyone-refvos/refvos/segment_expressions"]'
-
-
-def unavailable(what: str):
-    """Skips the test, which on CI would hide that nobody looked."""
-    reason = f"{what}: `bash scripts/browser.sh` installs what the tests of the App need"
-    if os.environ.get("REFVOS_REQUIRE_SHARED"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-@pytest.fixture
-def page(tmp_path) -> Iterator:
-    """A tab of Chromium; JavaScript errors fail the test."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        unavailable("playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        unavailable("no executable named chromium on PATH")
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(30 * SECONDS)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        page.screenshot(path=tmp_path / "last.png")  # what there was to see when a test failed
-        browser.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -88,10 +38,10 @@ def server(demo, tmp_path):
 def test_from_the_form_to_masks_on_the_picture(page, server, demo, tmp_path):
     open_dataset(page, f"{server.url}/datasets/{demo.name}")
     prompt = demo.first().expressions.detections[0].label
-    form = open_form(page)
+    form = open_form(page, "segment_expressions", "Label field")
     form.locator("textarea:visible").fill(prompt)
     form.get_by_text("Prompt field").wait_for(state="hidden")  # the form has answered what was typed
-    save(page, tmp_path, "operator_form.png")
+    save(page, tmp_path, "operator_form.png", documented=True)
     maps = Path(f"/proc/{server.pid}/maps")  # Linux only
     assert not maps.exists() or "libtorch" not in maps.read_text(), "a form has to be cheap"
 
@@ -112,30 +62,7 @@ def test_from_the_form_to_masks_on_the_picture(page, server, demo, tmp_path):
         mask = np.any([masklet.union(FRAME) for masklet in masklets if FRAME in masklet.frames], axis=0)
         assert_drawn(page, field, mask)
     show_only(page, "frames.ground_truth", "frames.glus_tiny")
-    save(page, tmp_path, "masks_in_app.png")
-
-
-def open_dataset(page, url: str) -> None:
-    page.goto(url)
-    page.locator('[data-cy="looker"]').first.wait_for()
-    promotion = page.get_by_text("Dismiss")
-    if promotion.count():
-        promotion.first.evaluate("button => button.click()")
-
-
-def open_form(page):
-    """Opens the operator by its button above the grid, and returns its form."""
-    page.locator(OPERATOR).click()
-    form = page.locator('[data-cy="operators-prompt-modal"]')
-    form.get_by_text("Label field").wait_for()
-    return form
-
-
-def save(page, folder: Path, name: str) -> None:
-    """Keeps what is to be seen; some of it is for the documentation."""
-    page.screenshot(path=folder / name)
-    if SCREENSHOTS and name in ("operator_form.png", "masks_in_app.png"):
-        shutil.copy(folder / name, SCREENSHOTS)
+    save(page, tmp_path, "masks_in_app.png", documented=True)
 
 
 def open_sample(page) -> None:

@@ -1,8 +1,8 @@
 """The operators, through FiftyOne's real registry, executor and queue."""
 
-import asyncio
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,9 +11,7 @@ import fiftyone.operators as foo
 import fiftyone.zoo as foz
 import numpy as np
 import pytest
-import yaml
-from fiftyone.operators.delegated import DelegatedOperationService
-from fiftyone.operators.executor import ExecutionError, execute_or_delegate_operator
+from fiftyone.operators.executor import ExecutionError
 from fiftyone.operators.registry import OperatorRegistry
 from PIL import Image
 
@@ -23,9 +21,10 @@ from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.models.registry import SHIPPED
 from fiftyone_refvos.segment import Progress
 from operators.progress import Throttle, stream
+from tests import operating
+from tests.operating import PLUGIN, reason, run_queued, texts, uri
 
-PLUGIN = yaml.safe_load((Path(__file__).parents[1] / "fiftyone.yml").read_text())
-URI = f"{PLUGIN['name']}/segment_expressions"
+NAME = "segment_expressions"
 CONFIG = DemoConfig(height=96, width=160, num_frames=8, max_per_kind=1)
 
 
@@ -45,37 +44,10 @@ def demo(clips):
     dataset.delete()
 
 
-def execute(samples, **params):
-    ctx = {"view" if isinstance(samples, fo.DatasetView) else "dataset": samples}
-    return foo.execute_operator(URI, ctx, params=params)
-
-
-def form(samples, **params):
-    """The inputs by name, as JSON, that the operator shows for what was chosen."""
-    view = samples if isinstance(samples, fo.DatasetView) else samples.view()
-    request = {"dataset_name": view._root_dataset.name, "view": view._serialize(), "params": params}
-    inputs = foo.get_operator(URI).resolve_input(foo.ExecutionContext(request))
-    return inputs.to_json()["type"]["properties"]
-
-
-def texts(node):
-    """All that a form or an output says, as one text."""
-    if isinstance(node, dict):
-        return " ".join(texts(value) for value in node.values())
-    if isinstance(node, list):
-        return " ".join(map(texts, node))
-    return node if isinstance(node, str) else ""
-
-
-def outputs(result):
-    """The JSON of what is shown of a result."""
-    ctx = foo.ExecutionContext({"params": {}, "results": result})
-    return foo.get_operator(URI).resolve_output(ctx).to_json()
-
-
-def reason(name):
-    """A pattern for FiftyOne's message about an invalid input."""
-    return rf"Path: {name}\. Reason: "
+execute = partial(operating.execute, NAME)
+form = partial(operating.form, NAME)
+outputs = partial(operating.outputs, NAME)
+messages = partial(operating.messages, NAME)
 
 
 # --- the plugin ---
@@ -88,8 +60,9 @@ def test_every_operator_of_the_manifest_registers():
     assert sorted(ours) == sorted(PLUGIN["operators"])
 
 
-def test_button_and_icon():
-    operator = foo.get_operator(URI)
+@pytest.mark.parametrize("name", [name for name in PLUGIN["operators"] if name != "show_view"])
+def test_button_and_icon(name):
+    operator = foo.get_operator(uri(name))
     placement = operator.resolve_placement(foo.ExecutionContext({})).to_json()
     assert placement["place"] == "samples-grid-secondary-actions"
     assert placement["view"]["prompt"]
@@ -123,7 +96,7 @@ def test_a_run_writes_what_segment_writes(demo):
 @pytest.mark.parametrize("prompts", ["the red circle\n\n the moon ", ["the red circle", "the moon"]])
 def test_typed_prompts(demo, prompts):
     known = len(demo.first().expressions.detections)
-    segment = foo.get_operator(URI)
+    segment = foo.get_operator(uri(NAME))
     result = segment(demo.limit(1), prompts=prompts, label_field="typed").result
     assert (result["num_videos"], result["num_expressions"]) == (1, 2)
     demo.reload()
@@ -275,7 +248,7 @@ def test_what_a_model_downloads_is_told(demo, tmp_path):
 def test_large_models_are_scheduled_where_that_is_possible(demo, monkeypatch, scheduler, params, immediate):
     monkeypatch.setattr(fo.config, "allow_legacy_orchestrators", scheduler)
     ctx = foo.ExecutionContext({"dataset_name": demo.name, "params": params})
-    options = foo.get_operator(URI).resolve_execution_options(ctx)
+    options = foo.get_operator(uri(NAME)).resolve_execution_options(ctx)
     assert options.allow_immediate_execution == immediate
     assert options.allow_delegated_execution
     advice = texts(form(demo, **params)["schedule_notice"])
@@ -284,37 +257,19 @@ def test_large_models_are_scheduled_where_that_is_possible(demo, monkeypatch, sc
 
 
 def test_a_scheduled_run(demo):
-    queued = foo.get_operator(URI)(demo.limit(1), prompts=["the moon"], delegate=True)
+    queued = foo.get_operator(uri(NAME))(demo.limit(1), prompts=["the moon"], delegate=True)
     assert queued.delegated
-    service = DelegatedOperationService()
-    try:
-        (document,) = service.list_operations(operator=URI, dataset_name=demo.name)
-        assert (document.run_state, document.label) == (
-            "queued",
-            "Segment expressions: glus-tiny → glus_tiny",
-        )
-        assert not demo.has_frame_field("glus_tiny")
-        service.execute_queued_operations(operator=URI, dataset_name=demo.name)
-        done = service.get(document.id)
-        assert done.run_state == "completed", done.result.error
-        assert (done.status.progress, done.status.label) == (1.0, "1/1 videos")
-        assert (done.result.result["num_videos"], done.result.result["num_failed"]) == (1, 0)
-        assert "1 masklets written into 'frames.glus_tiny'" in texts(done.metadata["outputs_schema"])
-    finally:
-        service.delete_for_dataset(demo._doc.id)
-    demo.reload()
+    assert not demo.has_frame_field("glus_tiny")
+    before, done = run_queued(NAME, demo)
+    assert (before.run_state, before.label) == ("queued", "Segment expressions: glus-tiny → glus_tiny")
+    assert done.run_state == "completed", done.result.error
+    assert (done.status.progress, done.status.label) == (1.0, "1/1 videos")
+    assert (done.result.result["num_videos"], done.result.result["num_failed"]) == (1, 0)
+    assert "1 masklets written into 'frames.glus_tiny'" in texts(done.metadata["outputs_schema"])
     assert demo.has_frame_field("glus_tiny")
 
 
 # --- the messages to the App ---
-
-
-def messages(dataset, **params):
-    """Operators and parameters that a run from the App's form sends to it."""
-    request = {"operator_uri": URI, "dataset_name": dataset.name, "view": [], "params": params}
-    request["active_fields"] = ["frames.ground_truth"]
-    generator = asyncio.run(execute_or_delegate_operator(URI, request)).result
-    return [(message.body.operator_uri, message.body.params) for message in generator]
 
 
 def test_the_app_sees_progress_and_then_the_report(demo):
