@@ -8,7 +8,9 @@ from typing import Any
 
 from .compare_models import CompareModels
 from .evaluate_masklets import EvaluateMasklets
+from .export_masklets import ExportMasklets
 from .find_failures import FindFailures
+from .import_predictions import ImportPredictions
 from .import_referring_dataset import ImportReferringDataset
 from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
@@ -22,6 +24,8 @@ OPERATORS = (
     MakePseudoLabels,
     ShowView,
     ImportReferringDataset,
+    ImportPredictions,
+    ExportMasklets,
 )
 
 

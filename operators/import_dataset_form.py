@@ -139,7 +139,7 @@ def _add_layout(inputs: types.Object, root: Path, choice: Choice) -> bool:
         "layout",
         {name: LAYOUTS[name].title for name in choice.recognised},
         default=choice.recognised[0] if single else None,
-        required=True,
+        required=not single,
         label="Dataset" if single else "Dataset (the folder could be several)",
     )
     return choice.layout in choice.recognised
