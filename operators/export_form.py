@@ -54,13 +54,13 @@ class Choice:
     overwrite: bool
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> Choice:
-        """Reads the parameters of the operator."""
-        split = params.get("split")
+    def of(cls, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
+        """Reads the parameters of the operator; a field that is the only one need not be chosen."""
+        split, known = params.get("split"), masklet_fields(dataset)
         return cls(
             params=params,
             format=params.get("format"),
-            field=params.get("masklets_field"),
+            field=params.get("masklets_field") or (known[0] if len(known) == 1 else None),
             expressions_field=params.get("expressions_field") or EXPRESSIONS,
             export_dir=paths.given(params, "export_dir"),
             export_media=params.get("export_media") or "copy",
@@ -117,8 +117,8 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
         inputs,
         "masklets_field",
         {name: name for name in known},
-        default=None,
-        required=True,
+        default=choice.field,
+        required=choice.field is None,
         label="Masklets",
         space=6,
     )

@@ -75,7 +75,7 @@ class ExportMasklets(LibraryOperator[Choice]):
         return self.launch(sample_collection, params, delegate=delegate)
 
     def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
-        return Choice.of(params)
+        return Choice.of(params, dataset)
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
         export_form.build(inputs, samples, choice)

@@ -182,7 +182,10 @@ def test_the_form_lists_formats_and_tells_the_size(dataset, tmp_path):
     shown = form(EXPORT, dataset)
     video_formats = [name for name, each in FORMATS.items() if "video" in each.media_types]
     assert shown["format"]["type"]["values"] == video_formats
-    assert shown["masklets_field"]["type"]["values"] == ["ground_truth"]
+    assert (shown["masklets_field"]["type"]["values"], shown["masklets_field"]["default"]) == (
+        ["ground_truth"],
+        "ground_truth",
+    )
     assert "preview" not in shown
     given = {"format": "mevis", "masklets_field": "ground_truth", "export_dir": chosen(tmp_path / "out")}
     shown = form(EXPORT, dataset, **given)
