@@ -11,6 +11,7 @@ from typing import Any
 
 import eta.core.utils as etau
 import fiftyone as fo
+from fiftyone import ViewField as F
 from fiftyone.operators import types
 
 from fiftyone_refvos.exports.errors import ExportError
@@ -160,7 +161,16 @@ def _add_folder(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     except (ExportError, FieldError) as error:
         forms.error(inputs, "check", str(error))
         return
-    inputs.view("preview", types.Notice(label=f"{target}: {_summary(samples, choice)}"))
+    counts = _count(samples, choice)
+    if counts.num_without:
+        forms.error(
+            inputs,
+            "check",
+            f"{counts.num_without:,} of the {len(samples):,} samples have no masks in '{choice.field}', not even "
+            "empty ones: choose a view of the others, such as those with the tag of another split",
+        )
+        return
+    inputs.view("preview", types.Notice(label=f"{target}: {_summary(samples, choice, counts)}"))
 
 
 def _path_problem(path: Path, archive: str | None) -> str | None:
@@ -175,25 +185,40 @@ def _add_overwrite(inputs: types.Object, target: Path) -> None:
     inputs.bool("overwrite", label=label, default=False)
 
 
-def _summary(samples: Samples, choice: Choice) -> str:
-    dataset = samples._root_dataset
-    view = json.dumps(samples.view()._serialize(), default=str, sort_keys=True)
-    num_expressions, num_masks = _counts(
-        dataset.name, view, choice.field or "", choice.expressions_field, str(samples.max("last_modified_at"))
-    )
-    text = f"{len(samples):,} samples, {num_expressions:,} expressions, {num_masks:,} masks"
+def _summary(samples: Samples, choice: Choice, counts: _Counts) -> str:
+    text = f"{len(samples):,} samples, {counts.num_expressions:,} expressions, {counts.num_masks:,} masks"
     if choice.format_cls is None or choice.format_cls.archive is not None or choice.export_media != "copy":
         return text
-    return f"{text}, about {etau.to_human_bytes_str(_media_bytes(samples), decimals=1)} of images and videos"
+    size = etau.to_human_bytes_str(_media_bytes(samples), decimals=1)
+    return f"{text}; the images and videos that they are of take about {size}"
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What is exported; `num_without` are samples that no format can hold."""
+
+    num_expressions: int
+    num_masks: int
+    num_without: int
+
+
+def _count(samples: Samples, choice: Choice) -> _Counts:
+    view = json.dumps(samples.view()._serialize(), default=str, sort_keys=True)
+    modified = str(samples.max("last_modified_at"))
+    return _counted(samples._root_dataset.name, view, choice.field or "", choice.expressions_field, modified)
 
 
 @lru_cache(maxsize=8)
-def _counts(name: str, view: str, field: str, expressions_field: str, modified: str) -> tuple[int, int]:
-    """Numbers of expressions and masks; to count many masks takes seconds, too long for every keystroke."""
+def _counted(name: str, view: str, field: str, expressions_field: str, modified: str) -> _Counts:
+    """To look at all frames takes seconds for many masks, which is too long for every keystroke."""
     dataset = fo.load_dataset(name)
     samples = fo.DatasetView._build(dataset, json.loads(view))
-    masks = f"frames.{field}" if samples.media_type == fo.core.media.VIDEO else field
-    return samples.count(label_path(dataset, expressions_field)), samples.count(f"{masks}.detections")
+    num_expressions = samples.count(label_path(dataset, expressions_field))
+    if samples.media_type != fo.core.media.VIDEO:
+        without = len(samples) - len(samples.exists(field))
+        return _Counts(num_expressions, samples.count(f"{field}.detections"), without)
+    annotated = samples.values(F("frames").filter(F(f"{field}.detections") != None).length())  # noqa: E711
+    return _Counts(num_expressions, samples.count(f"frames.{field}.detections"), annotated.count(0))
 
 
 def _media_bytes(samples: Samples) -> int:

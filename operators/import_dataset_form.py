@@ -13,10 +13,10 @@ import fiftyone.core.utils as fou
 from fiftyone.operators import types
 
 from fiftyone_refvos.datasets.files import DatasetError
-from fiftyone_refvos.datasets.registry import LAYOUTS, recognise
+from fiftyone_refvos.datasets.registry import LAYOUTS
 
 from . import forms, paths
-from .import_preview import Preview, SplitFacts, num_cached, preview
+from .import_preview import Preview, SplitFacts, num_cached, preview, recognised
 
 _SPLIT = "split_"  # before the names of the boxes of splits
 
@@ -55,13 +55,13 @@ class Choice:
     def of(cls, params: Mapping[str, Any]) -> Choice:
         """Reads the parameters of the operator, and looks which layouts and splits the folder has."""
         root = paths.given(params, "dataset_dir")
-        recognised = _recognised(root)
-        layout = params.get("layout") or (recognised[0] if len(recognised) == 1 else None)
-        there = _splits(root, layout) if layout in recognised else ()
+        found = {} if root is None or paths.missing(root, folder=True) else recognised(root)
+        layout = params.get("layout") or (next(iter(found)) if len(found) == 1 else None)
+        there = found.get(layout or "", ())
         return cls(
             params=params,
             root=root,
-            recognised=recognised,
+            recognised=tuple(found),
             layout=layout,
             there=there,
             splits=_chosen(params, there),
@@ -73,22 +73,6 @@ class Choice:
             cache_dir=paths.given(params, "cache_dir"),
             skip_failures=bool(params.get("skip_failures")),
         )
-
-
-def _recognised(root: Path | None) -> tuple[str, ...]:
-    if root is None or paths.missing(root, folder=True):
-        return ()
-    return tuple(layout.name for layout in recognise(root))
-
-
-def _splits(root: Path | None, layout: str | None) -> tuple[str, ...]:
-    """The splits of a folder; () also for one with damaged files, of which the preview tells."""
-    if root is None or layout is None:
-        return ()
-    try:
-        return LAYOUTS[layout](root).splits()
-    except DatasetError:
-        return ()
 
 
 def _chosen(params: Mapping[str, Any], there: tuple[str, ...]) -> tuple[str, ...]:
@@ -175,7 +159,7 @@ def _table(found: Preview) -> list[str]:
     columns = ["split", found.media, *(["frames"] if counts_frames else []), "expressions", "ground truth"]
     rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for split in found.splits:
-        frames = [f"{split.num_frames:,}"] if counts_frames else []
+        frames = [f"{split.num_frames:,}" if split.num_frames else "not counted"] if counts_frames else []
         cells = [split.name, f"{split.num_media:,}", *frames, f"{split.num_expressions:,}", _truth(split)]
         rows.append("| " + " | ".join(cells) + " |")
     return rows

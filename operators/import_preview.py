@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.importer import importer_for
+from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.playback import CACHE
 from fiftyone_refvos.datasets.records import FolderMedia, MediaRecord
-from fiftyone_refvos.datasets.registry import LAYOUTS
+from fiftyone_refvos.datasets.registry import LAYOUTS, recognise
 
 # Measured on 480p videos at 5 to 30 frames per second: between 0.03 and 0.06.
 BYTES_PER_PIXEL = 0.04
@@ -62,6 +65,34 @@ class Preview:
     def num_media(self) -> int:
         """Videos or images of all splits."""
         return sum(split.num_media for split in self.splits)
+
+
+def recognised(root: Path) -> dict[str, tuple[str, ...]]:
+    """The splits of every layout that a folder has; () where a damaged file does not tell, as the preview does.
+
+    Layouts may have to read files to tell themselves from others: they are asked again when a folder has changed.
+    """
+    return dict(_recognised(root, _folders(root)))
+
+
+@lru_cache(maxsize=16)
+def _recognised(root: Path, folders: tuple[object, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((layout.name, _splits(layout(root))) for layout in recognise(root))
+
+
+def _splits(layout: Layout) -> tuple[str, ...]:
+    try:
+        return layout.splits()
+    except DatasetError:
+        return ()
+
+
+def _folders(root: Path) -> tuple[object, ...]:
+    """What changes when files come or go in a folder and those in it."""
+    with suppress(OSError), os.scandir(root) as entries:
+        inner = [(each.name, each.stat().st_mtime_ns) for each in entries if each.is_dir()]
+        return root.stat().st_mtime_ns, *sorted(inner)
+    return ()
 
 
 def preview(root: Path, layout: str, splits: Sequence[str]) -> Preview:

@@ -67,6 +67,7 @@ def test_from_a_folder_to_masks_on_the_objects_and_back_to_files(page, server, t
     form.get_by_text("Images and videos", exact=True).wait_for()  # the form has answered
     form.locator(PATH).last.fill(str(tmp_path / "out"))
     form.get_by_text(f"{NUM_VIDEOS} samples, ").wait_for()
+    form.get_by_text("Required property").wait_for(state="hidden")
     save(page, tmp_path, "export_form.png", documented=True)
     form.get_by_role("button", name="Execute").click()
     close_report(page, f"The masklets of 'ground_truth' are in {tmp_path / 'out'}")

@@ -233,6 +233,8 @@ def test_a_meta_file_is_parsed_again_only_when_it_has_changed(tmp_path, fiftyone
     assert not invalid(form(root, max_samples=3))
     os.utime(meta)
     assert "meta_expressions.json is not valid JSON" in invalid(form(root))["preview"]
+    assert "split_valid" not in form(root)
+    assert "split_valid" in form(with_validation(root))
 
 
 # --- the messages to the App ---

@@ -20,7 +20,7 @@ from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.records import Exported
 from fiftyone_refvos.exports.registry import FORMATS
 from fiftyone_refvos.fields import read_masklets
-from tests.mevis_folder import simple_mevis
+from tests.mevis_folder import simple_mevis, write_mevis
 from tests.operating import execute, form, messages, outputs, reason, run_queued, texts, uri
 from tests.test_predictions import as_folder, as_zip, check, pngs
 
@@ -194,7 +194,9 @@ def test_the_form_lists_formats_and_tells_the_size(dataset, tmp_path):
     (tmp_path / "data" / "train" / "JPEGImages" / "one" / "00000.jpg").write_bytes(bytes(10**6))
     shown = form(EXPORT, dataset, **given)
     # 4 and 3 masks of the objects, each of them in two of the three expressions
-    assert re.search(r"2 samples, 6 expressions, 28 masks, about 9\d\d\.\dKB of images", texts(shown["preview"]))
+    assert re.search(
+        r"2 samples, 6 expressions, 28 masks; the images .* take about 9\d\d\.\dKB", texts(shown["preview"])
+    )
     one = form(EXPORT, dataset.limit(1), **given, export_media="symlink")["preview"]
     assert one["view"]["label"] == f"{tmp_path / 'out'}: 1 samples, 3 expressions, 14 masks"
     assert list(tmp_path.glob("out*")) == []  # a form writes nothing
@@ -218,6 +220,14 @@ def test_nothing_is_replaced_without_the_tick(dataset, tmp_path):
     # Not even with the tick what the samples need.
     given["export_dir"] = chosen(tmp_path / "data")
     assert "which the samples need" in invalid(form(EXPORT, dataset, **given, overwrite=True))["check"]
+
+
+def test_samples_without_masks_are_told_before_the_export(dataset, tmp_path):
+    write_mevis(tmp_path / "data", {"v": {"expressions": {"0": {"exp": "what?"}}, "frames": ["0"]}}, None, "valid")
+    dataset.add_dir(str(tmp_path / "data"), dataset_type=types.MeViS, split="valid")
+    given = {"format": "mevis", "masklets_field": "ground_truth", "export_dir": chosen(tmp_path / "out")}
+    assert "1 of the 3 samples have no masks in 'ground_truth'" in invalid(form(EXPORT, dataset, **given))["check"]
+    assert not invalid(form(EXPORT, dataset.match_tags("train"), **given))
 
 
 def test_wrong_folders_are_named(dataset, tmp_path):
