@@ -75,7 +75,7 @@ def import_predictions(
 
     Videos are found by name: `sample.video_name`, else the name of the folder of frames, or of the video file.
     Expressions are found by their id, in YouTube-VIS files by their text. What the file does not have is left as it
-    is, and counted in the report.
+    is, unless it is overwritten, and counted in the report.
 
     Args:
         samples: a video dataset, or a view of its samples
@@ -85,7 +85,7 @@ def import_predictions(
         format: of the file; by default it is recognised
         annotations: for YouTube-VIS results, the file with the names of their videos and categories
         expressions_field: the field with the expressions
-        overwrite: replace what the label field holds if something else was written into it before
+        overwrite: remove what the label field holds of these samples, also where the file has nothing for it
         skip_failures: go on after a video that cannot be read, and list it in the report
         progress: called while the import goes on
 
@@ -104,7 +104,7 @@ def import_predictions(
     dataset = samples._root_dataset
     fields.check_label_field(label_field)
     fields.expressions_field(dataset, expressions_field)
-    importer = _Importer(source, label_field, expressions_field, ImportReport(label_field))
+    importer = _Importer(source, label_field, expressions_field, ImportReport(label_field), overwrite)
     found = importer.names(dataset, ids)
     unknown = source.videos() - {name for names in found.values() for name in names}
     importer.report.unknown_videos = sorted(unknown)
@@ -119,6 +119,9 @@ def import_predictions(
         run_records.check_field(dataset, label_field, identity)
     fields.declare_masklet_schema(samples, label_field, expressions_field=expressions_field)
     run_records.register(dataset, label_field, identity)
+    if overwrite:
+        # The masks themselves go once a video has been read: one that fails keeps what it had.
+        fields.mark_all_unfinished(dataset.select(ids), label_field, expressions_field=expressions_field)
     for number, sample_id in enumerate(ids, start=1):
         if progress is not None:
             progress(Progress(number, len(ids), (number - 1) / len(ids)))
@@ -169,6 +172,7 @@ class _Importer:
     label_field: str
     expressions_field: str
     report: ImportReport
+    overwrite: bool
 
     def names(self, dataset: fo.Dataset, ids: list[str]) -> dict[str, tuple[str, ...]]:
         """How a file may call each video: by its name, and in ReasonVOS by source, name and object."""
@@ -194,6 +198,9 @@ class _Importer:
 
         predictions = {wanted: self.source.read(wanted) for wanted in self._wanted(sample, names[0])}
         present = {wanted: prediction for wanted, prediction in predictions.items() if prediction is not None}
+        if self.overwrite:  # also what the file does not have: masks of two programs cannot be told apart
+            view = sample.dataset.select(sample.id)
+            fields.clear_field(view, self.label_field, expressions_field=self.expressions_field)
         if not present:
             return
         masklets = [_masklet(wanted, prediction) for wanted, prediction in present.items()]

@@ -8,12 +8,25 @@ from typing import Any
 
 from .compare_models import CompareModels
 from .evaluate_masklets import EvaluateMasklets
+from .export_masklets import ExportMasklets
 from .find_failures import FindFailures
+from .import_predictions import ImportPredictions
+from .import_referring_dataset import ImportReferringDataset
 from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
 from .show_view import ShowView
 
-OPERATORS = (SegmentExpressions, EvaluateMasklets, FindFailures, CompareModels, MakePseudoLabels, ShowView)
+OPERATORS = (
+    SegmentExpressions,
+    EvaluateMasklets,
+    FindFailures,
+    CompareModels,
+    MakePseudoLabels,
+    ShowView,
+    ImportReferringDataset,
+    ImportPredictions,
+    ExportMasklets,
+)
 
 
 def register(plugin: Any) -> None:

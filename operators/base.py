@@ -30,12 +30,14 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
         LABEL: its title
         DESCRIPTION: one line about it
         NOTHING_DONE: the title of the report of a run that failed
+        COUNTED: what its progress counts
     """
 
     NAME: ClassVar[str]
     LABEL: ClassVar[str]
     DESCRIPTION: ClassVar[str]
     NOTHING_DONE: ClassVar[str]
+    COUNTED: ClassVar[str] = "videos"
 
     @abstractmethod
     def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
@@ -53,6 +55,10 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
     def first_step(self, choice: Choice) -> str:
         """What is done before there is progress to tell of."""
 
+    def last_step(self, samples: Samples, result: Mapping[str, Any]) -> str:
+        """What is done when there is no more progress to tell of."""
+        return f"{len(samples)}/{len(samples)} {self.COUNTED}"
+
     @abstractmethod
     def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
         """Calls the library, and returns what is reported: values that fit into a run record."""
@@ -61,21 +67,26 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
     def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
         """Adds to an output what is to be shown of a result."""
 
+    def target(self, ctx: foo.ExecutionContext) -> Any:
+        """The samples to work on; None for an operator that needs no dataset."""
+        return ctx.target_view(require_flat=True)  # also makes FiftyOne add the choice of the target to forms
+
     def update_app(
         self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
     ) -> Iterator[GeneratedMessage]:
         """What the App is told to do once the dataset is reloaded; may add to the result what only it can use."""
         yield from ()
 
-    def launch(self, sample_collection: Samples, params: Mapping[str, Any], *, delegate: bool) -> Any:
+    def launch(self, sample_collection: Samples | None, params: Mapping[str, Any], *, delegate: bool) -> Any:
         """Runs or schedules the operator from Python.
 
         Returns:
             the `fiftyone.operators.ExecutionResult`; in a notebook, an `asyncio.Task` of it
         """
         given = {name: value for name, value in params.items() if value is not None}
-        samples = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
-        ctx = {samples: sample_collection, "request_delegation": delegate}
+        ctx: dict[str, Any] = {"request_delegation": delegate}
+        if sample_collection is not None:
+            ctx["view" if isinstance(sample_collection, fo.DatasetView) else "dataset"] = sample_collection
         return foo.execute_operator(self.uri, ctx, params=given)
 
     @property
@@ -100,8 +111,7 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
     def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
         """The form; runs at every keystroke."""
         inputs = types.Object()
-        samples = ctx.target_view(require_flat=True)  # also makes FiftyOne add the choice of the target
-        self.build_form(inputs, samples, self.read(ctx.params, ctx.dataset))
+        self.build_form(inputs, self.target(ctx), self.read(ctx.params, ctx.dataset))
         return types.Property(inputs, view=types.View(label=self.config.label))
 
     def resolve_run_name(self, ctx: foo.ExecutionContext) -> str:
@@ -116,27 +126,26 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
         returned.
         """
         choice = self.read(ctx.params, ctx.dataset)
-        samples = ctx.target_view(require_flat=True)
+        samples = self.target(ctx)
         if is_from_app(ctx):
             return self._execute_in_app(ctx, samples, choice)
-        tell = Throttle(lambda progress: ctx.set_progress(progress.fraction, _count(progress)))
+        tell = Throttle(lambda progress: ctx.set_progress(progress.fraction, self._count(progress)))
         ctx.set_progress(0.0, self.first_step(choice))
         result = self.work(samples, choice, tell)
-        ctx.set_progress(1.0, f"{len(samples)}/{len(samples)} videos")
+        ctx.set_progress(1.0, self.last_step(samples, result))
         return result
 
-    def _execute_in_app(
-        self, ctx: foo.ExecutionContext, samples: Samples, choice: Choice
-    ) -> Iterator[GeneratedMessage]:
+    def _execute_in_app(self, ctx: foo.ExecutionContext, samples: Any, choice: Choice) -> Iterator[GeneratedMessage]:
         yield ctx.ops.set_progress(self.first_step(choice), 0.0)
         updates = stream(lambda tell: self.work(samples, choice, tell))
         try:
             while True:
                 progress = next(updates)
-                yield ctx.ops.set_progress(_count(progress), progress.fraction)
+                yield ctx.ops.set_progress(self._count(progress), progress.fraction)
         except StopIteration as end:
             result = end.value
-            yield ctx.ops.reload_dataset()
+            if samples is not None:
+                yield ctx.ops.reload_dataset()
             yield from self.update_app(ctx, choice, result)
         except Exception as error:  # raised into the open response it would be shown as a network error
             logger.exception("%s failed", self.uri)
@@ -156,6 +165,5 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
             self.build_report(outputs, result)
         return types.Property(outputs, view=types.View(label=self.config.label))
 
-
-def _count(progress: Progress) -> str:
-    return f"{progress.video}/{progress.num_videos} videos"
+    def _count(self, progress: Progress) -> str:
+        return f"{progress.video}/{progress.num_videos} {self.COUNTED}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from fiftyone.core.utils import ProgressBar
 from fiftyone.operators.executor import ExecutionContext
 
 from fiftyone_refvos.segment import Progress
@@ -52,3 +53,13 @@ def stream(work: Callable[[Tell], Result]) -> Generator[Progress, None, Result]:
             yield updates.pop()
     yield from updates
     return future.result()
+
+
+def follow(tell: Tell) -> Callable[[ProgressBar], None]:
+    """What makes a FiftyOne import or export tell its progress: the argument `progress` of these."""
+
+    def told(bar: ProgressBar) -> None:
+        if bar.total:
+            tell(Progress(min(bar.iteration + 1, bar.total), bar.total, bar.iteration / bar.total))
+
+    return told

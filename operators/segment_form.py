@@ -14,12 +14,11 @@ import fiftyone as fo
 from fiftyone.core.clips import ClipsView
 from fiftyone.operators import types
 
-from fiftyone_refvos import run_records
 from fiftyone_refvos.fields import EXPRESSIONS, FieldError
 from fiftyone_refvos.fields.schema import prompt_type
 from fiftyone_refvos.models.registry import CLIP, DEFAULT_MODEL, MODELS
 
-from . import forms
+from . import forms, label_fields
 from .base import Samples
 
 DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
@@ -96,9 +95,18 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     dataset = samples._root_dataset  # no public name leads there from a clips view
     _add_model(inputs, choice)
     _add_prompts(inputs, dataset, choice)
-    _add_label_field(inputs, dataset, choice)
+    can_be = label_fields.add(inputs, dataset, choice.label_field)
     forms.dropdown(inputs, "device", DEVICES, default="auto", label="Device", space=6)
-    _add_overwrite(inputs, dataset, choice, clips=isinstance(samples, ClipsView))
+    if can_be:
+        label_fields.add_overwrite(
+            inputs,
+            dataset,
+            choice.label_field,
+            is_same=lambda former: _is_same_model(former, choice),
+            goes_on="The run goes on with what is missing.",
+            overwrite=choice.overwrite,
+            clips=isinstance(samples, ClipsView),
+        )
     _add_execution(inputs, choice)
 
 
@@ -175,61 +183,10 @@ def _can_prompt(dataset: fo.Dataset, field: str) -> bool:
     return True
 
 
-def _add_label_field(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
-    problem = _label_field_problem(dataset, choice.label_field)
-    inputs.str(
-        "label_field",
-        label="Label field (of the frames)",
-        view=types.TextFieldView(space=6, placeholder=choice.label_field),
-        invalid=problem is not None,
-        error_message=problem or "",
-    )
-
-
-def _label_field_problem(dataset: fo.Dataset, name: str) -> str | None:
-    if problem := forms.name_problem(name, "field"):
-        return problem
-    stored = dataset.get_field(f"frames.{name}")
-    kind = getattr(stored, "document_type", None)
-    if stored is not None and kind is not fo.Detections:
-        return f"'frames.{name}' holds {(kind or type(stored)).__name__}, not Detections: choose another name"
-    return None
-
-
-def _add_overwrite(inputs: types.Object, dataset: fo.Dataset, choice: Choice, *, clips: bool) -> None:
-    """Says who made a label field that exists, and asks before it is replaced; of clips it never is."""
-    name = choice.label_field
-    if _label_field_problem(dataset, name) or dataset.get_field(f"frames.{name}") is None:
-        return
-    former = run_records.made_by(dataset, name)
-    same = former is not None and _is_same_model(former, choice)
-    maker = "no segmentation run made it" if former is None else f"it was made by {_describe(former)}"
-    if same:
-        notice = f"'{name}' exists already: {maker}. The run goes on with what is missing."
-        inputs.view("label_field_notice", types.Notice(label=notice))
-    elif clips:
-        forms.error(inputs, "label_field_notice", f"'{name}' exists already: {maker}. Choose another label field.")
-    else:
-        inputs.view("label_field_notice", types.Warning(label=f"'{name}' exists already: {maker}."))
-    if not clips:
-        inputs.bool(
-            "overwrite",
-            label="Overwrite: replace what it holds of the target, and start anew",
-            default=False,
-            invalid=not same and not choice.overwrite,
-            error_message="Tick this, or choose another label field",
-        )
-
-
 def _is_same_model(former: Mapping[str, Any], choice: Choice) -> bool:
     """As far as the form can tell; the run itself compares all settings, and says what differs."""
     chosen = {"name": choice.model, "checkpoint": choice.checkpoint, "clip_path": choice.clip_path}
     return all(former.get(name) == value for name, value in chosen.items())
-
-
-def _describe(identity: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in identity.items() if name != "name")
-    return f"{identity.get('name')} ({settings})" if settings else str(identity.get("name"))
 
 
 def _add_execution(inputs: types.Object, choice: Choice) -> None:

@@ -2,7 +2,7 @@
 
 With REFVOS_SCREENSHOTS=<folder> the pictures of the documentation are written there, from larger videos:
 
-    REFVOS_SCREENSHOTS=docs/images python -m pytest tests/test_browser.py tests/test_browser_evaluation.py
+    REFVOS_SCREENSHOTS=docs/images python -m pytest tests/test_browser*.py
 """
 
 from __future__ import annotations
@@ -67,9 +67,24 @@ def open_dataset(page: Any, url: str) -> None:
     """Opens a dataset, and waits for its grid."""
     page.goto(url)
     page.locator('[data-cy="looker"]').first.wait_for()
+    dismiss_promotion(page)
+
+
+def dismiss_promotion(page: Any) -> None:
+    """Takes away what covers a part of the page."""
     promotion = page.get_by_text("Dismiss")
     if promotion.count():
         promotion.first.evaluate("button => button.click()")
+
+
+def browse_operators(page: Any, label: str, text: str) -> Any:
+    """Opens an operator from the list of all, as where there is no dataset, and returns its form."""
+    page.keyboard.press("Backquote")
+    page.get_by_placeholder("Search operations by name").fill(label)
+    page.get_by_text(label, exact=True).first.click()
+    form = page.locator('[data-cy="operators-prompt-modal"]')
+    form.get_by_text(text).first.wait_for()
+    return form
 
 
 def open_form(page: Any, operator: str, text: str) -> Any:

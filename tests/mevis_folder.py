@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from fiftyone_refvos.demo import DemoConfig
+from fiftyone_refvos.demo.video import generate
+from fiftyone_refvos.demo.world import video_seed
+
 SIZE = (33, 47)  # odd, so that the mp4 is padded
 
 
@@ -78,3 +82,32 @@ def simple_mevis(root: Path, names: Sequence[str] = ("one", "two")) -> Path:
         masks[str(a)] = [rle(box_mask(5 + t, 3, 8, 9)) for t in range(4)]
         masks[str(b)] = [None if t == 0 else rle(box_mask(10, 30 + t, 23, 14)) for t in range(4)]
     return write_mevis(root, videos, masks)
+
+
+def demo_mevis(root: Path, config: DemoConfig, num_videos: int, split: str = "train") -> Path:
+    """Videos of the demo world as JPEGs, with their expressions and masks; of any size, also an odd one."""
+    videos: dict[str, Any] = {}
+    masks: dict[str, list[Any]] = {}
+    for n in range(num_videos):
+        video = generate(video_seed("test", n), config)
+        name = f"demo_{n}"
+        frames = [f"{t:05d}" for t in range(len(video))]
+        (root / split / "JPEGImages" / name).mkdir(parents=True)
+        for frame, pixels in zip(frames, video.frames(), strict=True):
+            Image.fromarray(pixels).save(root / split / "JPEGImages" / name / f"{frame}.jpg", quality=95)
+        anno_ids = {thing.id: len(masks) + index for index, thing in enumerate(video.objects)}
+        seen = np.stack([video.masks(t) for t in range(len(video))])  # (T, N, H, W)
+        for index, thing in enumerate(video.objects):
+            masks[str(anno_ids[thing.id])] = [rle(mask) if mask.any() else None for mask in seen[:, index]]
+        expressions = {
+            expression.id: {
+                "exp": expression.text,
+                "obj_id": [int(object_id) for object_id in expression.object_ids],
+                "anno_id": [anno_ids[object_id] for object_id in expression.object_ids],
+            }
+            for expression in video.expressions
+        }
+        videos[name] = {"expressions": expressions, "vid_id": n, "frames": frames}
+    (root / split / "meta_expressions.json").write_text(json.dumps({"videos": videos}), encoding="utf-8")
+    (root / split / "mask_dict.json").write_text(json.dumps(masks), encoding="utf-8")
+    return root

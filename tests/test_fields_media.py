@@ -6,6 +6,7 @@ import fiftyone as fo
 import pytest
 
 from fiftyone_refvos.fields import FieldError, add_expressions, canvas_size, frame_source
+from fiftyone_refvos.fields.scores import media_name, media_names
 from tests.fields_data import write_images, write_video
 
 
@@ -98,3 +99,15 @@ def test_samples_without_frames_of_their_own(dataset):
     dataset.add_sample(fo.Sample(filepath="/a.png", boxes=fo.Detections(detections=[fo.Detection()])))
     with pytest.raises(FieldError, match="belongs to a view of patches or frames: pass samples of the dataset"):
         frame_source(dataset.to_patches("boxes").first())
+
+
+def test_names_of_videos_one_by_one_and_all_at_once(dataset):
+    dataset.add_samples(
+        [
+            fo.Sample("/videos/a.mp4"),
+            fo.Sample("/videos/b.mp4", frames_dir="/frames/bb"),
+            fo.Sample("/videos/c.mp4", frames_dir="/frames/cc", video_name="UVO/all/c"),
+        ]
+    )
+    assert media_names(dataset) == [media_name(sample) for sample in dataset] == ["a", "bb", "UVO/all/c"]
+    assert media_names(dataset.skip(1)) == ["bb", "UVO/all/c"]

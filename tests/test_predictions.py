@@ -24,6 +24,7 @@ from fiftyone_refvos.segment import FieldExistsError
 from tests.mevis_folder import SIZE, box_mask, rle, simple_mevis
 
 FRAMES = [f"{t:05d}" for t in range(4)]
+AREA = np.full(SIZE, 255, dtype=np.uint8)
 Png = Mapping[str, NDArray[np.uint8]]
 
 
@@ -275,3 +276,18 @@ def test_files_that_are_no_predictions_are_refused(dataset, tmp_path):
     with pytest.raises(DatasetError, match="unknown format"):
         import_predictions(dataset, tmp_path / "empty", "theirs", format="png")  # type: ignore[arg-type]
     assert "theirs" not in dataset.get_frame_field_schema()
+
+
+def test_overwriting_leaves_nothing_of_before_but_in_videos_that_fail(dataset, tmp_path):
+    import_predictions(
+        dataset, as_folder(tmp_path / "all", pngs() | {f"two/2/{name}.png": AREA for name in FRAMES}), "p"
+    )
+    fewer = as_folder(tmp_path / "fewer", pngs(("one",)))
+    import_predictions(dataset, fewer, "p", overwrite=True)
+    assert [len(read_masklets(sample, "p")) for sample in dataset] == [2, 0]
+    (as_folder(fewer, pngs(("two",))) / "two" / "0" / "00002.png").unlink()
+    import_predictions(dataset, tmp_path / "all", "p", overwrite=True)
+    import_predictions(dataset, fewer, "p", overwrite=True, skip_failures=True)
+    assert [len(sample.frames[1]["p"].detections) for sample in dataset] == [2, 3]
+    # What stays is not taken for what the file has.
+    assert dataset.last()["expressions"].detections[0]["p_text"] is None

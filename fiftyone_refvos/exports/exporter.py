@@ -66,8 +66,7 @@ class MaskletExporter(foud.BatchDatasetExporter):
 
     def export_samples(self, sample_collection: fo.Dataset | fo.DatasetView, progress: Any = None) -> None:
         """Writes all samples of a dataset or view."""
-        field = self._checked_field(sample_collection)
-        target = self._target(sample_collection)
+        field, target = self.check(sample_collection)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
         try:
@@ -75,6 +74,17 @@ class MaskletExporter(foud.BatchDatasetExporter):
             self._publish(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def check(self, samples: fo.Dataset | fo.DatasetView) -> tuple[str, Path]:
+        """Checks what can be known before any sample is read.
+
+        Returns:
+            the field that is exported, and the folder, or file, that is written
+
+        Raises:
+            ExportError: if the field is not given, samples are not of the right kind, or something is in the way
+        """
+        return self._checked_field(samples), self._target(samples)
 
     def _write(self, samples: fo.Dataset | fo.DatasetView, field: str, staging: Path, progress: Any) -> None:
         writer = self.format_cls(staging, MediaMode.of(self.export_media))

@@ -22,6 +22,8 @@ from fiftyone_refvos.fields.schema import (
 )
 from fiftyone_refvos.masklet import RLE, Masklet
 
+_NAMING = ("video_name", "image_name", "frames_dir", "filepath")
+
 
 @dataclass(frozen=True)
 class ExpressionFacts:
@@ -105,9 +107,19 @@ def media_name(sample: fo.Sample) -> str:
 
     Names of datasets may have slashes.
     """
-    place = locate(sample)
-    named, image, frames_dir = place.values("video_name", "image_name", "frames_dir")
-    return named or image or (Path(frames_dir).name if frames_dir else Path(place.filepath).stem)
+    return _name(*locate(sample).values(*_NAMING))
+
+
+def media_names(samples: fo.Dataset | fo.DatasetView) -> list[str]:
+    """`media_name` of every sample of a dataset or a view of its samples, in one look-up."""
+    known = [field for field in _NAMING if samples.has_field(field)]
+    found = dict(zip(known, samples.values(known), strict=True))
+    columns = [found.get(field) or [None] * len(found["filepath"]) for field in _NAMING]
+    return [_name(*values) for values in zip(*columns, strict=True)]
+
+
+def _name(named: str | None, image: str | None, frames_dir: str | None, filepath: str) -> str:
+    return named or image or (Path(frames_dir).name if frames_dir else Path(filepath).stem)
 
 
 def video_length(sample: fo.Sample) -> int:
