@@ -9,18 +9,27 @@
 Importing this is quick: FiftyOne and the networks are imported by what needs them.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fiftyone_refvos import demo
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
+from fiftyone_refvos.import_predictions import ImportReport, import_predictions
 from fiftyone_refvos.installation import announce_models, install
 from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
+from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
+
+if TYPE_CHECKING:
+    from fiftyone_refvos import types as types
 
 __all__ = [
     "Comparison",
     "FieldExistsError",
+    "ImportReport",
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
@@ -28,11 +37,20 @@ __all__ = [
     "demo",
     "evaluate",
     "find_failures",
+    "import_predictions",
     "install",
     "make_pseudo_labels",
+    "relocate",
     "segment",
     "segment_video",
     "show_failures",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "types":  # they are classes of FiftyOne, which takes ten seconds to import
+        return importlib.import_module("fiftyone_refvos.types")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 announce_models()

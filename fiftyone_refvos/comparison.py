@@ -42,7 +42,7 @@ class Comparison:
 
     Attributes:
         eval_key_a, eval_key_b: the evaluations
-        measure: what is compared: J, F or JF
+        measure: what is compared: J, F, JF, or iou of images
         deltas: every expression that both have scored, the largest loss of b first
         num_unpaired: how many expressions only one of them has scored
         tolerance: differences up to it are ties
@@ -107,9 +107,11 @@ class Comparison:
     def _view(self, chosen: Sequence[ExpressionDelta]) -> fo.DatasetView:
         if not chosen:
             return self.samples.select([])
+        from fiftyone_refvos.fields.expressions import show_expressions
+
         ids = list(dict.fromkeys(each.sample_id for each in chosen))
         labels = [each.label_id for each in chosen]
-        return self.samples.select(ids, ordered=True).select_labels(ids=labels, fields=self.expressions_field)
+        return show_expressions(self.samples.select(ids, ordered=True), self.expressions_field, labels)
 
 
 def compare(
@@ -117,7 +119,7 @@ def compare(
     eval_key_a: str,
     eval_key_b: str,
     *,
-    measure: Literal["J", "F", "JF"] = "JF",
+    measure: Literal["J", "F", "JF", "iou"] | None = None,
     tolerance: float = 1e-9,
     expressions_field: str = "expressions",
 ) -> Comparison:
@@ -127,10 +129,11 @@ def compare(
         session.view = rv.compare(dataset, "old_eval", "new_eval").regressions(20)
 
     Args:
-        samples: a video dataset, or a view; only the expressions that it shows are compared
+        samples: a dataset of videos or images, or a view; only the expressions that it shows are compared
         eval_key_a: the evaluation to compare with, e.g. the old model's
         eval_key_b: the one that wins or loses
-        measure: which of the scores `<eval_key>_<measure>` of the expressions to compare
+        measure: which of the scores `<eval_key>_<measure>` of the expressions to compare; by default JF, and iou of
+            images
         tolerance: differences up to it are ties; by default rounding errors
         expressions_field: the field with the expressions
 
@@ -139,9 +142,10 @@ def compare(
     """
     from fiftyone_refvos.fields.schema import label_path
 
+    compared = measure or ("iou" if samples._root_dataset.media_type == "image" else "JF")
     path = label_path(samples._root_dataset, expressions_field)
-    names = [f"{key}_{measure}" for key in (eval_key_a, eval_key_b)]
-    _check(samples, path, measure, names)
+    names = [f"{key}_{compared}" for key in (eval_key_a, eval_key_b)]
+    _check(samples, path, compared, names)
     paths = [f"{path}.{name}" for name in ("expression_id", "label", "id", *names)]
     deltas, num_unpaired = [], 0
     for sample_id, *columns in zip(*samples.values(["id", *paths]), strict=True):
@@ -152,7 +156,7 @@ def compare(
     return Comparison(
         eval_key_a,
         eval_key_b,
-        measure,
+        compared,
         tuple(sorted(deltas, key=lambda each: each.delta)),
         num_unpaired,
         tolerance,
@@ -172,7 +176,7 @@ def _check(samples: fo.Dataset | fo.DatasetView, path: str, measure: str, names:
     from fiftyone_refvos.fields import FieldError
 
     if samples._dataset._is_generated:
-        raise FieldError("expressions are compared in videos, not in clips, frames or patches: pass the dataset")
+        raise FieldError("expressions are compared in samples, not in clips, frames or patches: pass the dataset")
     schema = samples._root_dataset.get_field_schema(flat=True)
     known = {
         name.removeprefix(f"{path}.").removesuffix(f"_{measure}")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fiftyone_refvos.segment import Progress
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
     import fiftyone as fo
 
+    from fiftyone_refvos.evaluation.pairs import Pair
+    from fiftyone_refvos.evaluation.videos import Videos
     from fiftyone_refvos.failures import FailureConfig
     from fiftyone_refvos.fields.failures import FailureLabel
-    from fiftyone_refvos.masklet import Expression, Masklet
+    from fiftyone_refvos.masklet import RLE, Masklet
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,12 @@ def find_failures(
 
         rv.find_failures(dataset, "glus_eval", kind="identity switch")
 
-    Judged are the expressions that `samples` shows, in all annotated frames. An expression without masklets of
-    the model, or without ground truth, gets None.
+    Judged are the expressions that `samples` shows, in the annotated frames that it shows; clips of one video are
+    one video. Void pixels count in no mask. An expression without masklets of the model, or without ground truth,
+    gets None; see `evaluate` for typed ones.
 
     Args:
-        samples: a video dataset, or a view of its samples; no clips
+        samples: a video dataset, a view or a clips view
         name: an evaluation of the dataset, which tells the fields, or the frame field with the masklets
         gt_field: the frame field with the true masks; by default that of the evaluation, or `ground_truth`
         eval_key: prefix of what is written; `name` by default
@@ -58,32 +61,31 @@ def find_failures(
 
     Returns:
         a view of the samples with such failures, the most severe first, which shows these failures and their
-        expressions alone
+        expressions alone; for clips, of their videos
 
     Raises:
-        FieldError: for clips and images, fields that do not exist or do not hold masks, masks of different size,
-            and annotated frames that were not segmented
+        FieldError: for images, fields that do not exist or do not hold masks, masks of different size, unknown
+            expression ids, and annotated frames that were not segmented
         ValueError: for an unknown kind
     """
+    from fiftyone_refvos.evaluation.pairs import Fields
+    from fiftyone_refvos.evaluation.videos import Videos
     from fiftyone_refvos.failures import FailureConfig
     from fiftyone_refvos.fields import FieldError
     from fiftyone_refvos.fields.failures import declare_failures
-    from fiftyone_refvos.fields.scores import check_masklet_field
 
-    _check_videos(samples)
     kinds = _kinds(kind)
     key = eval_key or name
-    fields = _fields_of(samples, name, gt_field, expressions_field)
-    for field in (fields.prediction, fields.truth):
-        check_masklet_field(samples, field)
+    fields = Fields(*_fields_of(samples, name, gt_field, expressions_field))
+    videos = Videos(samples, fields)
     declare_failures(samples, key, expressions_field=fields.expressions)
-    judge = _Judge(key, fields, config or FailureConfig())
-    ids = samples.values("id")
+    judge = _Judge(key, videos, config or FailureConfig())
+    ids = [sample_id for sample_id in videos.ids if videos.dataset[sample_id][fields.expressions] is not None]
     for number, sample_id in enumerate(ids):
         if progress is not None:
             progress(Progress(number + 1, len(ids), number / len(ids)))
         try:
-            judge.judge(samples[sample_id])
+            judge.judge(sample_id)
         except FieldError as error:
             if not skip_failures:
                 raise
@@ -102,6 +104,12 @@ def show_failures(
 ) -> fo.DatasetView:
     """The view that `find_failures` returns, of what an earlier call has written; nothing is computed.
 
+    Args:
+        samples: what was passed there, or any other part of the dataset
+        eval_key: the prefix of what was written
+        kind: one or more kinds; all failures by default
+        expressions_field: the field with the expressions
+
     Raises:
         FieldError: if `find_failures` was not called with this key
         ValueError: for an unknown kind
@@ -110,15 +118,64 @@ def show_failures(
 
     from fiftyone_refvos.fields import FieldError
     from fiftyone_refvos.fields.failures import kind_field, runs_field
+    from fiftyone_refvos.fields.schema import label_path
 
     kinds, field = _kinds(kind), runs_field(eval_key)
+    samples = _whole_videos(samples, expressions_field)
     if samples.get_field(field) is None:
         raise FieldError(f"there is no field {field!r}: call find_failures(…, eval_key={eval_key!r}) first")
     shown = samples.filter_labels(expressions_field, F(kind_field(eval_key)).is_in(kinds))
+    of_shown = F(f"${label_path(samples._root_dataset, expressions_field)}.expression_id").contains(
+        [F("expression_id")]
+    )
+    matching = F("label").is_in(kinds) & of_shown
     if kinds == ["none"]:  # which happens nowhere
-        return shown
+        return shown.filter_labels(field, matching, only_matches=False)
     severity = F(f"{field}.detections.severity").max()
-    return shown.filter_labels(field, F("label").is_in(kinds)).sort_by(severity, reverse=True)
+    return shown.filter_labels(field, matching).sort_by(severity, reverse=True)
+
+
+def _whole_videos(samples: fo.Dataset | fo.DatasetView, expressions_field: str) -> fo.Dataset | fo.DatasetView:
+    """For clips, a view of their videos, with the expressions that they show; anything else as it is."""
+    from fiftyone_refvos.fields.expressions import show_expressions
+    from fiftyone_refvos.fields.schema import LISTS
+
+    if not samples._is_clips:
+        return samples
+    videos = samples._root_dataset.select(samples.distinct("sample_id"))
+    stored = samples.get_field(expressions_field)
+    if stored is None:  # clips of something else show all expressions
+        return videos
+    inner = LISTS[stored.document_type]
+    values = samples.values(f"{expressions_field}.{inner}.id" if inner else f"{expressions_field}.id", unwind=True)
+    return show_expressions(videos, expressions_field, [id_ for id_ in values if id_])
+
+
+def failure_table(samples: fo.Dataset | fo.DatasetView, eval_key: str, *, limit: int = 10) -> str:
+    """What `find_failures` has found as text: how often each kind, and the most severe ones.
+
+    Args:
+        samples: the view that it returned
+        eval_key: the prefix of what it wrote
+        limit: how many failures to list
+    """
+    from collections import Counter
+
+    from fiftyone_refvos.fields.failures import runs_field
+
+    worst: dict[tuple[str, str], Any] = {}
+    for sample_id, path, found in zip(
+        *samples.values(["id", "filepath", f"{runs_field(eval_key)}.detections"]), strict=True
+    ):
+        for run in found or ():
+            worst.setdefault((sample_id, run.expression_id), (run, path))
+    ranked = sorted(worst.values(), key=lambda each: each[0].severity, reverse=True)
+    counts = Counter(run.label for run, _ in ranked)
+    lines = [f"{count:6}  {kind}" for kind, count in counts.most_common()] or ["no failures"]
+    for run, path in ranked[:limit]:
+        first, last = run.support
+        lines.append(f"{run.severity:.4f}  {run.label}  frames {first}-{last}  {path}  {run.expression}")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -126,80 +183,66 @@ class _Judge:
     """Judges the expressions of one video after the other."""
 
     eval_key: str
-    fields: _Fields
+    videos: Videos
     config: FailureConfig
 
-    def judge(self, sample: fo.Sample) -> None:
-        """Finds and writes the failures of the expressions that a sample shows.
+    def judge(self, sample_id: str) -> None:
+        """Finds and writes the failures of the expressions that are shown of a video.
 
         Raises:
             FieldError: for masks that cannot be compared; its expressions get None
         """
-        from fiftyone_refvos.fields import FieldError, read_expressions
+        from fiftyone_refvos.fields import FieldError
         from fiftyone_refvos.fields.failures import write_failures
 
-        if sample[self.fields.expressions] is None:
-            return
-        expressions = read_expressions(sample, self.fields.expressions)
-        failures: dict[str, FailureLabel | None] = {expression.id: None for expression in expressions}
+        sample, fields = self.videos.dataset[sample_id], self.videos.fields
+        failures: dict[str, FailureLabel | None] = dict.fromkeys(self.videos.wanted(sample_id))
         try:
-            failures.update(self._failures(sample, expressions))
+            failures.update(self._failures(sample))
         except ValueError as error:  # what an earlier call said must not stay either
-            write_failures(sample, self.eval_key, dict.fromkeys(failures), expressions_field=self.fields.expressions)
+            write_failures(sample, self.eval_key, dict.fromkeys(failures), expressions_field=fields.expressions)
             if isinstance(error, FieldError):
                 raise
-            fields = f"{self.fields.prediction!r} against {self.fields.truth!r}"
-            raise FieldError(f"sample {sample.id} ({sample.filepath}), {fields}: {error}") from error
-        write_failures(sample, self.eval_key, failures, expressions_field=self.fields.expressions)
+            names = f"{fields.prediction!r} against {fields.truth!r}"
+            raise FieldError(f"sample {sample.id} ({sample.filepath}), {names}: {error}") from error
+        write_failures(sample, self.eval_key, failures, expressions_field=fields.expressions)
 
-    def _failures(self, sample: fo.Sample, expressions: list[Expression]) -> Iterator[tuple[str, FailureLabel]]:
+    def _failures(self, sample: fo.Sample) -> Iterator[tuple[str, FailureLabel]]:
+        from fiftyone_refvos.evaluation.pairs import VOID, common_size
         from fiftyone_refvos.failures import classify
         from fiftyone_refvos.fields.failures import FailureLabel
         from fiftyone_refvos.fields.objects import read_objects
+        from fiftyone_refvos.fields.scores import read_areas
 
-        ids = [expression.id for expression in expressions]
-        predicted = self._masklets(sample, self.fields.prediction, ids)
-        true = self._masklets(sample, self.fields.truth, ids)
-        judged = [id_ for id_ in ids if id_ in predicted and id_ in true]
-        judged = [id_ for id_ in judged if true[id_].num_objects or not self._is_prompt(sample, id_)]
-        if not judged:
+        pairs = [pair for pair in self.videos.pairs(sample.id) if pair.prediction is not None]
+        if not pairs:
             return
-        masklets = [masklets[id_] for id_ in judged for masklets in (true, predicted)]
-        size = next((masklet.size for masklet in masklets if masklet.num_objects), masklets[0].size)
-        tracks = read_objects(sample, self.fields.truth, size)
-        for id_ in judged:
-            others = [track for track in tracks if id_ not in track.expression_ids]
-            failure = classify(predicted[id_], true[id_], [track.masklet for track in others], self.config)
+        tracks = read_objects(sample, self.videos.fields.truth, common_size(pairs), exact=True)
+        areas = read_areas(sample, VOID) or {}
+        void = {number - 1: tuple(rles) for number, rles in areas.items()}
+        for pair in pairs:
+            others = [track for track in tracks if pair.expression.id not in track.expression_ids]
+            prediction, truth = (_masklet(pair, masks) for masks in (pair.prediction or (), pair.truth))
+            failure = classify(prediction, truth, [track.masklet for track in others], self.config, void=void)
             object_id = None if failure.other is None else others[failure.other].object_id
             label = FailureLabel(failure.kind, failure.runs, failure.severity, failure.switch_frame, object_id)
-            yield id_, label
-
-    def _masklets(self, sample: fo.Sample, field: str, ids: list[str]) -> dict[str, Masklet]:
-        from fiftyone_refvos.fields import read_masklets
-
-        masklets = read_masklets(sample, field, expressions_field=self.fields.expressions, expression_ids=ids)
-        return {masklet.expression.id: masklet for masklet in masklets}
-
-    def _is_prompt(self, sample: fo.Sample, expression_id: str) -> bool:
-        """Whether somebody typed the expression, so that no mask does not mean no target."""
-        from fiftyone_refvos.fields.expressions import labels_by_id
-        from fiftyone_refvos.fields.samples import locate
-
-        label = labels_by_id(locate(sample), self.fields.expressions)[expression_id]
-        known = ("no_target", "object_ids", f"{self.fields.truth}_text")
-        return label.get("kind") == "prompt" and all(label.get(name) is None for name in known)
+            yield pair.expression.id, label
 
 
-def _check_videos(samples: fo.Dataset | fo.DatasetView) -> None:
-    from fiftyone_refvos.fields import FieldError
+def _masklet(pair: Pair, masks: tuple[tuple[RLE, ...], ...]) -> Masklet:
+    """The true or predicted masks of a pair; all scores are 1."""
+    import numpy as np
 
-    if samples.media_type != "video" or samples._dataset._is_generated:
-        made = samples._dataset._is_generated
-        kind = "clips, frames or patches" if made else f"{samples.media_type or 'no'} samples"
-        raise FieldError(
-            f"failures are found in whole videos, but {samples.name or 'this view'!r} holds {kind}: pass the "
-            "video dataset, or a view of its samples"
-        )
+    from fiftyone_refvos.masklet import Masklet
+
+    return Masklet(
+        pair.expression,
+        pair.size,
+        tuple(number - 1 for number in pair.numbers),
+        masks,
+        np.ones((len(masks), len(masks[0])), dtype=np.float32),
+        np.ones(len(masks), dtype=bool),
+    )
 
 
 def _kinds(kind: str | Iterable[str] | None) -> list[str]:
@@ -215,22 +258,16 @@ def _kinds(kind: str | Iterable[str] | None) -> list[str]:
     return kinds
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """The frame fields with the predicted and the true masks, and the sample field with the expressions."""
-
-    prediction: str
-    truth: str
-    expressions: str
-
-
 def _fields_of(
     samples: fo.Dataset | fo.DatasetView, name: str, gt_field: str | None, expressions_field: str | None
-) -> _Fields:
-    """What an evaluation of that name says; without one, `name` is the field with the predicted masks."""
+) -> tuple[str, str, str]:
+    """The fields with the predicted and the true masks, and with the expressions.
+
+    An evaluation of that name says them; without one, `name` is the field with the predicted masks.
+    """
     dataset = samples._root_dataset
     config = dataset.get_evaluation_info(name).config if name in dataset.list_evaluations() else None
     prediction = getattr(config, "pred_field", None) or name
     truth = gt_field or getattr(config, "gt_field", None) or "ground_truth"
     expressions = expressions_field or getattr(config, "expressions_field", None) or "expressions"
-    return _Fields(prediction.removeprefix("frames."), truth.removeprefix("frames."), expressions)
+    return prediction.removeprefix("frames."), truth.removeprefix("frames."), expressions

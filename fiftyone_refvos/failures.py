@@ -14,7 +14,7 @@ from math import ceil
 
 from fiftyone_refvos.masklet import RLE, Masklet
 from fiftyone_refvos.metrics import BOUND_TH, BitMask, score_frame
-from fiftyone_refvos.metrics.bitmask import intersection_area
+from fiftyone_refvos.metrics.bitmask import difference, intersection_area
 
 Rles = tuple[RLE, ...]
 Size = tuple[int, int]
@@ -149,6 +149,8 @@ def classify(
     truth: Masklet,
     others: Sequence[Masklet] = (),
     config: FailureConfig = FailureConfig(),
+    *,
+    void: Mapping[int, Rles] | None = None,
 ) -> Failure:
     """Says what is wrong with the masklet of an expression; `none` if it is good.
 
@@ -159,12 +161,14 @@ def classify(
         others: masklets of other objects of the video; each of their objects is compared on its own. They may
             miss frames
         config: the thresholds
+        void: by frame index the pixels that nobody annotated; they are taken out of all masks before anything is
+            compared, as the metrics do it
 
     Raises:
         ValueError: if the masks differ in size, or the prediction lacks an annotated frame
     """
     size = _check(prediction, truth, others)
-    frames = list(_frames(prediction, truth, others, size, config))
+    frames = list(_frames(prediction, truth, others, void or {}, size, config))
     kind, where = _decide(frames, config)
     if not where:
         return Failure(FailureKind.NONE)
@@ -207,15 +211,22 @@ def _check(prediction: Masklet, truth: Masklet, others: Sequence[Masklet]) -> Si
 
 
 def _frames(
-    prediction: Masklet, truth: Masklet, others: Sequence[Masklet], size: Size, config: FailureConfig
+    prediction: Masklet,
+    truth: Masklet,
+    others: Sequence[Masklet],
+    void: Mapping[int, Rles],
+    size: Size,
+    config: FailureConfig,
 ) -> Iterator[_Frame]:
     """Judges one annotated frame after the other; other objects are decoded only where it matters."""
     predicted = dict(zip(prediction.frames, prediction.masks, strict=True))
     of_others = [dict(zip(masklet.frames, masklet.masks, strict=True)) for masklet in others]
     for frame, rles in zip(truth.frames, truth.masks, strict=True):
         try:
-            objects = [BitMask.of(rle, size) for rle in rles]
-            yield _judge(BitMask.of(predicted[frame], size), objects, _Others(of_others, frame), config)
+            ignored = BitMask.of(void.get(frame, ()), size)
+            objects = [difference(BitMask.of(rle, size), ignored) for rle in rles]
+            mask = difference(BitMask.of(predicted[frame], size), ignored)
+            yield _judge(mask, objects, _Others(of_others, frame, ignored), config)
         except ValueError as error:
             raise ValueError(f"expression {truth.expression.id!r}, frame {frame}: {error}") from error
 
@@ -226,13 +237,14 @@ class _Others:
 
     masks: Sequence[Mapping[int, Rles]]
     frame: int
+    void: BitMask
 
     def best(self, mask: BitMask, threshold: float) -> int | None:
         """The position of the masklet with the object of highest IoU, if that reaches the threshold."""
         best, found = threshold, None
         for position, masks in enumerate(self.masks):
             for rle in masks.get(self.frame, ()):
-                other = BitMask.of(rle, mask.size)
+                other = difference(BitMask.of(rle, mask.size), self.void)
                 iou = _iou(mask, other)
                 if iou > best or (iou == best and found is None):
                     best, found = iou, position

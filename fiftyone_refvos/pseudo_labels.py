@@ -13,7 +13,7 @@ from fiftyone_refvos.segment import Failure, Progress
 if TYPE_CHECKING:
     import fiftyone as fo
 
-    from fiftyone_refvos.evaluation.videos import Pair
+    from fiftyone_refvos.evaluation.pairs import Pair
 
 # What a frame is worth in which the object is absent and nothing was predicted, so that there is nothing to segment.
 AbsentPolicy = Literal["one", "zero", "skip"]
@@ -118,10 +118,11 @@ def make_pseudo_labels(
         progress: called after every video
 
     Raises:
-        FieldError: as `evaluate`
+        FieldError: as `evaluate`; for images, which have no key frames
         ValueError: for an unknown policy
     """
-    from fiftyone_refvos.evaluation.videos import Fields, Videos
+    from fiftyone_refvos.evaluation.pairs import Fields
+    from fiftyone_refvos.evaluation.videos import Videos
     from fiftyone_refvos.fields.scores import declare_scores, media_name, video_length, write_frame_scores
 
     if absent_policy not in ABSENT:

@@ -40,24 +40,24 @@ def relocate(
     if not new.is_dir():
         raise FileNotFoundError(f"there is no folder {new}: give the folder that the media was moved to")
     chosen = list(datasets) if datasets is not None else [fo.load_dataset(name) for name in fo.list_datasets()]
-    changes = {dataset: _changes(dataset, old, new) for dataset in chosen}
-    for dataset, fields in changes.items():
+    changes = [(dataset, _changes(dataset, old, new)) for dataset in chosen]
+    for dataset, fields in changes:
         for values in fields.values():
             for path in values.values():
                 if not os.path.exists(path):
                     raise FileNotFoundError(
                         f"dataset {dataset.name!r} would name {path}, which does not exist: move all of {old} there"
                     )
-    for dataset, fields in changes.items():
+    for dataset, fields in changes:
         for field, values in fields.items():
             dataset.set_values(field, values, key_field="id")
-    counts = {dataset.name: len(set().union(*fields.values())) for dataset, fields in changes.items()}
+    counts = {dataset.name: len(set().union(*fields.values())) for dataset, fields in changes}
     return {name: count for name, count in counts.items() if count}
 
 
 def _changes(dataset: fo.Dataset, old: Path, new: Path) -> dict[str, dict[str, str]]:
     """The new paths by sample id, for each field with paths."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for field in PATH_FIELDS:
         if not dataset.has_field(field):
             continue

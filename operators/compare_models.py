@@ -18,8 +18,9 @@ from .masklet_fields import describe, evaluations
 from .progress import Tell
 from .show_view import add_view_button, keep_view
 
-Measure = Literal["JF", "J", "F"]
+Measure = Literal["JF", "J", "F", "iou"]
 MEASURES = {"JF": "J&F", "J": "J", "F": "F"}
+IMAGE_MEASURES = {"iou": "IoU"}
 NUM_REGRESSIONS = 20
 
 
@@ -53,17 +54,17 @@ class CompareModels(LibraryOperator[Choice]):
         old_key: str,
         new_key: str,
         *,
-        measure: Measure = "JF",
+        measure: Measure | None = None,
         num_regressions: int = NUM_REGRESSIONS,
         delegate: bool = False,
     ) -> Any:
         """Runs or schedules the operator. In notebooks prefer `fiftyone_refvos.compare`.
 
         Args:
-            sample_collection: a video dataset or a view of its samples
+            sample_collection: a dataset of videos or images, or a view of its samples
             old_key: the evaluation to compare with
             new_key: the one that wins or loses
-            measure: what is compared
+            measure: what is compared; by default J&F of videos, the IoU of images
             num_regressions: how many of the largest losses to show
             delegate: whether to schedule the run for `fiftyone delegated launch` instead of running it now
 
@@ -80,12 +81,12 @@ class CompareModels(LibraryOperator[Choice]):
         return Choice(
             old_key=params.get("old_key") or next((key for key in known if key != new), None),
             new_key=new,
-            measure=cast(Measure, params.get("measure") or "JF"),
+            measure=cast(Measure, params.get("measure") or ("JF" if dataset.media_type == "video" else "iou")),
             num_regressions=NUM_REGRESSIONS if given is None else int(given),
         )
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
-        if not forms.are_videos(inputs, samples, "compared"):
+        if not forms.are_videos_or_images(inputs, samples, "compared"):
             return
         known = evaluations(samples._root_dataset)
         if len(known) < 2:
@@ -112,7 +113,8 @@ class CompareModels(LibraryOperator[Choice]):
                 error_message="Choose two different evaluations",
             )
         _warn_of_differences(inputs, choice, known)
-        forms.dropdown(inputs, "measure", MEASURES, default="JF", label="Measure", space=6)
+        measures = MEASURES if samples.media_type == "video" else IMAGE_MEASURES
+        forms.dropdown(inputs, "measure", measures, default=next(iter(measures)), label="Measure", space=6)
         inputs.int(
             "num_regressions",
             label="Number of regressions to show",
@@ -137,7 +139,7 @@ class CompareModels(LibraryOperator[Choice]):
         return {
             "old_key": old,
             "new_key": new,
-            "measure": MEASURES[choice.measure],
+            "measure": (MEASURES | IMAGE_MEASURES)[choice.measure],
             "saved_view": keep_view(samples, f"{new}: worse than {old}", view),
             "wins": len(comparison.wins),
             "losses": len(comparison.losses),
@@ -157,7 +159,7 @@ class CompareModels(LibraryOperator[Choice]):
         }
         reports.add_counts(outputs, labels)
         if result["regressions"]:
-            columns = {"text": "Expression", "video": "Video", "old": "Old", "new": "New", "delta": "Change"}
+            columns = {"text": "Expression", "video": "File", "old": "Old", "new": "New", "delta": "Change"}
             reports.add_table(outputs, "regressions", columns, label="Largest regressions")
         add_view_button(outputs, result, "Show the regressions")
 

@@ -14,8 +14,8 @@ from fiftyone.operators.message import GeneratedMessage
 
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.evaluation.run import METHOD
-from fiftyone_refvos.evaluation.scoring import find_protocol
-from fiftyone_refvos.metrics import MEVIS, PROTOCOLS
+from fiftyone_refvos.evaluation.scoring import DEFAULT_IMAGE_PROTOCOL
+from fiftyone_refvos.metrics import IMAGE_PROTOCOLS, MEVIS, PROTOCOLS, ImageProtocol, Protocol
 
 from . import forms, reports
 from .base import LibraryOperator, Samples
@@ -48,7 +48,7 @@ class EvaluateMasklets(LibraryOperator[Choice]):
 
     NAME = "evaluate_masklets"
     LABEL = "Evaluate masklets"
-    DESCRIPTION = "J and F of the masklets of a model, by a published protocol"
+    DESCRIPTION = "J and F of masklets, IoU of masks of images, by a published protocol"
     NOTHING_DONE = "Nothing was evaluated"
 
     def __call__(
@@ -58,7 +58,7 @@ class EvaluateMasklets(LibraryOperator[Choice]):
         *,
         gt_field: str = GROUND_TRUTH,
         eval_key: str | None = None,
-        protocol: str = MEVIS.name,
+        protocol: str | None = None,
         expressions_field: str | None = None,
         skip_failures: bool = False,
         delegate: bool = False,
@@ -66,11 +66,11 @@ class EvaluateMasklets(LibraryOperator[Choice]):
         """Runs or schedules the operator. In notebooks prefer `fiftyone_refvos.evaluate`.
 
         Args:
-            sample_collection: a video dataset, a view or a clips view
-            pred_field: the frame field with the predicted masklets, without `frames.`
-            gt_field: the frame field with the true ones
+            sample_collection: a dataset of videos or images, a view or a clips view
+            pred_field: the field with the predicted masklets, without `frames.`
+            gt_field: the field with the true ones
             eval_key: the name of the evaluation; by default `<pred_field>_eval`
-            protocol: its name
+            protocol: its name; by default MeViS' for videos, gRefCOCO's for images
             expressions_field: the sample field with the expressions
             skip_failures: go on after a video that has errors
             delegate: whether to schedule the run for `fiftyone delegated launch` instead of running it now
@@ -93,22 +93,24 @@ class EvaluateMasklets(LibraryOperator[Choice]):
         return Choice(
             fields,
             eval_key=(params.get("eval_key") or "").strip() or f"{fields.pred_field}_eval",
-            protocol=params.get("protocol") or MEVIS.name,
+            protocol=params.get("protocol") or _default_protocol(dataset.media_type),
             skip_failures=bool(params.get("skip_failures")),
         )
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
-        if not add_fields(inputs, samples, choice.fields, "evaluated"):
+        if not forms.are_videos_or_images(inputs, samples, "evaluated"):
             return
-        protocols = [name for name in PROTOCOLS if _takes_expressions(name)]
+        if not add_fields(inputs, samples, choice.fields):
+            return
+        descriptions = _protocols(samples.media_type)
         forms.dropdown(
             inputs,
             "protocol",
-            {name: name for name in protocols},
-            default=MEVIS.name,
+            {name: name for name in descriptions},
+            default=_default_protocol(samples.media_type),
             label="Protocol",
-            descriptions={name: PROTOCOLS[name].description for name in protocols},
-            description=PROTOCOLS[choice.protocol].description if choice.protocol in PROTOCOLS else None,
+            descriptions=descriptions,
+            description=descriptions.get(choice.protocol),
         )
         _add_eval_key(inputs, samples._root_dataset, choice.eval_key)
         add_skip_failures(inputs)
@@ -132,7 +134,7 @@ class EvaluateMasklets(LibraryOperator[Choice]):
             skip_failures=choice.skip_failures,
             progress=tell,
         )
-        measure = f"{choice.eval_key}_JF"
+        measure = _measure(choice, samples)
         worst = samples._root_dataset.exists(measure).sort_by(measure) if results.expressions else None
         saved = keep_view(samples, f"{choice.eval_key}: worst first", worst)
         return {"eval_key": choice.eval_key, "saved_view": saved, **_to_result(results)}
@@ -140,13 +142,14 @@ class EvaluateMasklets(LibraryOperator[Choice]):
     def update_app(
         self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
     ) -> Iterator[GeneratedMessage]:
-        """Shows the score of every video in the grid."""
-        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"{choice.eval_key}_JF"}))
+        """Shows the score of every video or image in the grid."""
+        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, _measure(choice, ctx.dataset)}))
 
     def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
-        done = f"{result['num_expressions']} expressions of {result['num_videos']} videos evaluated"
+        media = result["media"]
+        done = f"{result['num_expressions']} expressions of {result['num_samples']} {media} evaluated"
         if result["failures"]:
-            title = types.Warning(label=f"{done}; some videos have errors and were left out")
+            title = types.Warning(label=f"{done}; some {media} have errors and were left out")
         else:
             title = types.Success(label=f"{done}: the evaluation is {result['eval_key']!r}")
         outputs.view("title", title)
@@ -156,20 +159,27 @@ class EvaluateMasklets(LibraryOperator[Choice]):
         labels = {
             "num_frames": "Frames of expressions that were compared",
             "num_unpredicted": "Expressions of which nothing was predicted in their video, which count as 0",
-            "num_failed": "Videos that were left out",
+            "num_no_target": "Expressions without target",
+            "num_failed": f"{media.capitalize()} that were left out",
         }
-        reports.add_counts(outputs, labels)
+        reports.add_counts(outputs, {name: label for name, label in labels.items() if result[name] is not None})
         reports.add_failures(outputs, result)
-        add_view_button(outputs, result, "Show the worst videos first")
+        add_view_button(outputs, result, f"Show the worst {media} first")
 
 
-def _takes_expressions(protocol: str) -> bool:
-    """Whether masklets of expressions can be evaluated by it."""
-    try:
-        find_protocol(protocol)
-    except ValueError:
-        return False
-    return True
+def _protocols(media_type: str) -> dict[str, str]:
+    """What the protocols for some media are, by name."""
+    known: Mapping[str, Protocol | ImageProtocol] = PROTOCOLS if media_type == "video" else IMAGE_PROTOCOLS
+    return {name: each.description for name, each in known.items()}
+
+
+def _default_protocol(media_type: str | None) -> str:
+    return MEVIS.name if media_type == "video" else DEFAULT_IMAGE_PROTOCOL.name
+
+
+def _measure(choice: Choice, samples: Samples) -> str:
+    """The field with the score of a sample."""
+    return f"{choice.eval_key}_{'JF' if samples.media_type == 'video' else 'iou'}"
 
 
 def _add_eval_key(inputs: types.Object, dataset: fo.Dataset, key: str) -> None:
@@ -203,10 +213,12 @@ def _to_result(results: MaskletEvaluationResults) -> dict[str, Any]:
             {"of": of, **{name: _number(values.get(name), digits) for name in measures}}
             for of, values in rows.items()
         ],
-        "num_videos": report["num_videos"],
+        "media": "images" if "num_images" in report else "videos",
+        "num_samples": report.get("num_images", report.get("num_videos")),
         "num_expressions": report["num_expressions"],
-        "num_unpredicted": report["num_unpredicted"],
-        "num_frames": report["num_frames"],
+        "num_unpredicted": report.get("num_unpredicted"),
+        "num_frames": report.get("num_frames"),
+        "num_no_target": report.get("num_no_target"),
         "num_failed": report["num_failures"],
         "failures": reports.failure_rows((each["filepath"], each["error"]) for each in results.failures),
     }

@@ -27,10 +27,20 @@ def are_videos(inputs: types.Object, samples: Samples, done: str) -> bool:
         samples: the target
         done: what can be done with videos, e.g. "segmented"
     """
-    if samples.media_type == fo.core.media.VIDEO:
+    return _are(inputs, samples, done, ("video",))
+
+
+def are_videos_or_images(inputs: types.Object, samples: Samples, done: str) -> bool:
+    """As `are_videos`, for what can be done with images, too."""
+    return _are(inputs, samples, done, ("video", "image"))
+
+
+def _are(inputs: types.Object, samples: Samples, done: str, kinds: tuple[str, ...]) -> bool:
+    if samples.media_type in kinds:
         return True
     held = f"{samples.media_type} samples" if samples.media_type else "no samples"
-    error(inputs, "media", f"Only videos can be {done}, but the target holds {held}")
+    names = " and ".join(f"{kind}s" for kind in kinds)
+    error(inputs, "media", f"Only {names} can be {done}, but the target holds {held}")
     return False
 
 

@@ -106,7 +106,9 @@ class MakePseudoLabels(LibraryOperator[Choice]):
         )
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
-        if not add_fields(inputs, samples, choice.fields, "compared"):
+        if not forms.are_videos(inputs, samples, "given pseudo-labels"):
+            return
+        if not add_fields(inputs, samples, choice.fields):
             return
         policies = types.RadioGroup()
         for policy, explanation in POLICIES.items():

@@ -10,7 +10,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from fiftyone_refvos.evaluation.run import METHOD, MaskletEvaluationConfig
-from fiftyone_refvos.fields import EXPRESSIONS
+from fiftyone_refvos.fields import EXPRESSIONS, schema
 from fiftyone_refvos.fields.schema import holds_labels, label_path
 
 from . import forms
@@ -20,9 +20,13 @@ GROUND_TRUTH = "ground_truth"
 
 
 def masklet_fields(dataset: fo.Dataset) -> list[str]:
-    """The frame fields whose detections say of which expression they are, without `frames.`."""
-    schema = dataset.get_frame_field_schema() or {}
-    return [name for name in schema if dataset.get_field(f"frames.{name}.detections.expression_id") is not None]
+    """The fields, of frames or images, whose detections say of which expression they are, without `frames.`."""
+    prefix = "frames." if dataset.media_type == fo.core.media.VIDEO else ""
+    return [
+        name
+        for name in schema.masklet_fields(dataset)
+        if dataset.get_field(f"{prefix}{name}.detections.expression_id") is not None
+    ]
 
 
 def expression_fields(dataset: fo.Dataset) -> list[str]:
@@ -70,20 +74,17 @@ class FieldChoice:
         return self.pred_field, self.gt_field, self.expressions_field
 
 
-def add_fields(inputs: types.Object, samples: Samples, choice: FieldChoice, done: str) -> bool:
-    """Adds the choice of the fields to a form.
+def add_fields(inputs: types.Object, samples: Samples, choice: FieldChoice) -> bool:
+    """Adds the choice of the fields to a form, whose target holds what can be compared.
 
     Args:
         inputs: the form
         samples: the target
         choice: what the form says so far
-        done: what is done with videos, e.g. "evaluated"
 
     Returns:
         whether there is anything to choose; if not, the form says why
     """
-    if not forms.are_videos(inputs, samples, done):
-        return False
     dataset = samples._root_dataset  # no public name leads there from a clips view
     known, expressions = masklet_fields(dataset), expression_fields(dataset)
     if not expressions or len(known) < 2:
@@ -91,7 +92,7 @@ def add_fields(inputs: types.Object, samples: Samples, choice: FieldChoice, done
         forms.error(
             inputs,
             "fields",
-            "Two frame fields with masklets are needed, the model's and the true ones, "
+            "Two fields with masklets are needed, the model's and the true ones, "
             f"{found}. Masklets are Detections with an `expression_id`; Segment expressions makes those of a model.",
         )
         return False

@@ -58,6 +58,8 @@ install_packages() {
     # isolated build would download a second torch.
     uv_install -c constraints.txt torch torchvision setuptools
     SAM2_BUILD_CUDA=0 uv_install -c constraints.txt --no-build-isolation-package sam2 -e '.[dev]'
+    # What J and F and DAVIS exports are compared with. It asks for opencv-python, which would overwrite the headless one.
+    uv_install --no-deps vos-benchmark==0.1.0
 }
 
 # FiftyOne starts the mongod inside its own package and no other: one on PATH is of no use to it.

@@ -15,10 +15,12 @@ from fiftyone_refvos import types
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.importer import ReferringDatasetImporter, importer_for
 from fiftyone_refvos.datasets.layouts.mevis import MeViS
-from fiftyone_refvos.datasets.records import FolderMedia
+from fiftyone_refvos.datasets.records import ExpressionRecord, FileMedia, FolderMedia, MediaRecord
+from fiftyone_refvos.datasets.samples import SampleBuilder
 from fiftyone_refvos.fields import frame_source, read_masklets
 from fiftyone_refvos.video import open_video
 from tests.mevis_folder import SIZE, box_mask, picture, rle, simple_mevis, write_mevis
+from tests.numbered import variable
 
 
 def load(root: Path, **options: Any) -> fo.Dataset:
@@ -81,6 +83,16 @@ def test_models_read_the_images_and_not_the_mp4(tmp_path):
 
     exact = np.asarray(Image.open(root / "train" / "JPEGImages" / "one" / "00001.jpg"))
     assert np.array_equal(next(iter(source.read([1]))), exact)
+
+
+def test_the_frames_of_a_video_file_are_those_that_are_decoded(tmp_path):
+    path = variable(tmp_path / "v.avi")
+    assert fo.VideoMetadata.build_for(str(path)).total_frame_count > 1000  # of this one
+    record = MediaRecord("v", "train", FileMedia(path), (ExpressionRecord("0", "x"),))
+    prepared = SampleBuilder(is_video=True).build(record, path)
+    assert prepared.sample.metadata.total_frame_count == 30
+    assert isinstance(prepared.expressions, fo.TemporalDetections)
+    assert prepared.expressions.detections[0].support == [1, 30]
 
 
 def test_a_split_without_masks_has_expressions_and_no_ground_truth(tmp_path):
@@ -190,6 +202,20 @@ def test_videos_that_fail_can_be_skipped_and_are_listed(tmp_path):
     assert "00001.jpg" in chosen.failures[0].error
 
 
+def test_nothing_is_imported_where_the_images_of_a_video_are_missing_unless_asked(tmp_path):
+    root = simple_mevis(tmp_path, ("a", "b", "c"))
+    shutil.rmtree(root / "train" / "JPEGImages" / "b")
+    (root / "train" / "JPEGImages" / "c" / "00001.jpg").unlink()
+    dataset = fo.Dataset()
+    with pytest.raises(DatasetError, match=r"folder .*b is missing.* \(2 videos"):
+        dataset.add_dir(str(root), dataset_type=types.MeViS)
+    assert len(dataset) == 0
+    chosen = importer(root, skip_failures=True)
+    dataset.add_importer(chosen)
+    assert dataset.values("video_name") == ["a"]
+    assert [failure.name for failure in chosen.failures] == ["b", "c"]
+
+
 def test_the_cache_may_lie_elsewhere_and_the_dataset_may_be_read_only(tmp_path):
     root = simple_mevis(tmp_path / "data", ("a",))
     dataset = load(root, cache_dir=str(tmp_path / "cache"))
@@ -215,7 +241,7 @@ def test_nothing_is_written_through_a_link_that_leads_out_of_the_cache(tmp_path)
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../escape", "/absolute", "a/../../b", "C:\\windows", "nul\0"])
+@pytest.mark.parametrize("name", ["../escape", "/absolute", "//absolute", "a/../../b", "C:\\windows", "nul\0"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
     root = simple_mevis(tmp_path / "data", ("a",))
     path = root / "train" / "meta_expressions.json"

@@ -13,7 +13,7 @@ from fiftyone import ViewField as F
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.cli import main
-from fiftyone_refvos.evaluation import writing
+from fiftyone_refvos.evaluation import outcome, video_outcome
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.masklet import BoolArray, Expression
 from fiftyone_refvos.metrics import PROTOCOLS, score_frame
@@ -145,8 +145,8 @@ def test_protocols_by_name_and_refusals(videos) -> None:
     assert evaluate(videos, protocol=PROTOCOLS["reasonvos"]).metrics()["J"] == evaluate(videos).metrics()["J"]
     with pytest.raises(ValueError, match="no protocol 'nonsense', but: mevis"):
         evaluate(videos, protocol="nonsense")
-    with pytest.raises(ValueError, match="scores objects"):
-        evaluate(videos, protocol="davis17-semi-supervised")
+    with pytest.raises(ValueError, match="'gres' is for images, and videos are to be evaluated: choose one of mevis"):
+        evaluate(videos, protocol="gres")
     with pytest.raises(FieldError, match=r"needs the foreground .*'model' against 'truth'"):
         evaluate(videos, protocol="revos", eval_key="other")
     assert videos.list_evaluations() == ["run"]
@@ -320,23 +320,27 @@ def test_wrong_fields_and_keys(videos) -> None:
         evaluate(videos)
 
 
-def test_images_and_empty_datasets_are_refused(dataset) -> None:
+def test_empty_datasets_are_refused(dataset) -> None:
     with pytest.raises(FieldError, match="holds no samples"):
         evaluate(dataset)
-    dataset.add_sample(fo.Sample(filepath="/images/a.png"))
-    with pytest.raises(FieldError, match="holds image samples"):
-        evaluate(dataset)
 
 
-@pytest.mark.parametrize("step", ["write_frame_scores", "write_expression_scores", "no_target_accuracy"])
-def test_interrupted_runs_leave_nothing(videos, monkeypatch, step) -> None:
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (outcome, "write_frame_scores"),
+        (outcome, "write_expression_scores"),
+        (video_outcome, "no_target_accuracy"),
+    ],
+)
+def test_interrupted_runs_leave_nothing(videos, monkeypatch, module, step) -> None:
     calls = []
 
     def interrupt(*args, **kwargs):
         calls.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, step, interrupt)
+    monkeypatch.setattr(module, step, interrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(videos)
     assert len(calls) == 1

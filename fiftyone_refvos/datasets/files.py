@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +25,7 @@ def inside(root: Path, *names: str) -> Path:
     path = root
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if not parts or "\0" in name or ".." in parts or parts[0] == "/" or re.match(r"[A-Za-z]:", parts[0]):
+        if not parts or "\0" in name or ".." in parts or parts[0].startswith("/") or re.match(r"[A-Za-z]:", parts[0]):
             raise DatasetError(
                 f"the name {name!r} leads out of {root}: names of a dataset have to be relative and without '..'"
             )
@@ -58,7 +59,7 @@ def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: is {path.parent} the folder of the dataset?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, numbers of thousands of digits
         raise DatasetError(f"{path} is not valid JSON ({error}): download it again") from error
     if not isinstance(content, kind):
         names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
@@ -82,7 +83,7 @@ def member(container: Any, key: str | int, kind: type | tuple[type, ...], where:
         raise DatasetError(f"{where} has no {key!r}")
     value = container[key]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise DatasetError(f"{where}: {key!r} is {value!r}, which is a {type(value).__name__}")
+        raise DatasetError(f"{where}: {key!r} is {reprlib.repr(value)}, which is a {type(value).__name__}")
     return value
 
 
@@ -94,8 +95,23 @@ def as_ids(value: Any, where: object) -> tuple[str, ...]:
     """
     values = value if isinstance(value, list) else [value]
     if any(isinstance(each, bool) or not isinstance(each, int | str) for each in values):
-        raise DatasetError(f"{where} has the ids {value!r}, which are not numbers or texts")
+        raise DatasetError(f"{where} has the ids {reprlib.repr(value)}, which are not numbers or texts")
     return tuple(str(each) for each in values)
+
+
+def as_number(value: Any, where: object) -> int:
+    """A whole number, whether it comes as one or as text.
+
+    Raises:
+        DatasetError: for anything else, and for numbers that no database holds
+    """
+    try:
+        number = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or abs(number) >= 2**63:
+        raise DatasetError(f"{where} is {reprlib.repr(value)}, which is no whole number")
+    return number
 
 
 def frame_files(
@@ -131,6 +147,17 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple(
         (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part
     )
+
+
+def entries_of(videos: Any, key: str) -> Iterator[dict[str, Any]]:
+    """The objects in `videos[<video>][key]`, which is an object of such; passes over anything else.
+
+    By them layouts are told apart before anybody knows whether a file is what it seems to be.
+    """
+    for video in videos.values() if isinstance(videos, dict) else ():
+        listed = video.get(key) if isinstance(video, dict) else None
+        if isinstance(listed, dict):
+            yield from (each for each in listed.values() if isinstance(each, dict))
 
 
 def folders_with(root: Path, marker: str, candidates: Iterable[str]) -> Iterator[str]:

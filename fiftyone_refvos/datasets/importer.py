@@ -129,6 +129,9 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
 
     def _chosen(self, layout: Layout) -> list[MediaRecord]:
         records = [record for split in layout.chosen_splits(self.split) for record in layout.records(split)]
+        if not self.skip_failures and (problems := [each.problem for each in records if each.problem]):
+            more = f" ({len(problems)} videos or images have problems; skip_failures leaves them out)"
+            raise DatasetError(problems[0] + (more if len(problems) > 1 else ""))
         if self.shuffle:
             random.Random(self.seed).shuffle(records)
         return records[: self.max_samples]
@@ -200,6 +203,8 @@ def _source(record: MediaRecord) -> Path:
 
 
 def _prepare(record: MediaRecord, builder: SampleBuilder, cache: Path) -> Prepared:
+    if record.problem is not None:
+        raise DatasetError(record.problem)
     if isinstance(record.media, FileMedia):
         return builder.build(record, record.media.path)
     path = playback_path(cache, record.split, record.name, record.media)

@@ -7,9 +7,12 @@ import mmap
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fiftyone_refvos.datasets.files import DatasetError
+
+Span = tuple[int, int]  # the first byte of a value, and the one after its last
 
 # Texts as a whole, so that brackets in them do not count. RLEs are full of them.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
@@ -29,8 +32,9 @@ class JsonIndex(Mapping[str, Any]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = Lock()  # one thread scans, the others wait
         self._file: mmap.mmap | None = None
-        self._spans: dict[str, tuple[int, int]] = {}
+        self._spans: dict[str, Span] = {}
 
     def __getitem__(self, key: str) -> Any:
         start, end = self._index()[key]
@@ -51,12 +55,36 @@ class JsonIndex(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._index())
 
-    def _index(self) -> dict[str, tuple[int, int]]:
-        if self._file is None:
-            file = _map(self.path)
-            self._spans = dict(_entries(file, self.path))
-            self._file = file
-        return self._spans
+    def objects(self, key: str) -> Iterator[tuple[Span, dict[str, Any]]]:
+        """The objects in the list of an entry, parsed one after the other, each with its place in the file.
+
+        Raises:
+            DatasetError: if there is no such entry, or one of them is no valid JSON
+        """
+        if key not in self:
+            raise DatasetError(f"{self.path} has no {key!r}")
+        assert self._file is not None
+        for span in _objects(self._file, self._index()[key]):
+            yield span, self.object_at(span)
+
+    def object_at(self, span: Span) -> dict[str, Any]:
+        """Parses anew what `objects` gave for a place."""
+        assert self._file is not None
+        try:
+            found: dict[str, Any] = json.loads(self._file[slice(*span)])
+        except ValueError as error:
+            raise DatasetError(
+                f"{self.path}: what begins at byte {span[0]} is not valid JSON ({error}): download it again"
+            ) from error
+        return found
+
+    def _index(self) -> dict[str, Span]:
+        with self._lock:
+            if self._file is None:
+                file = _map(self.path)
+                self._spans = dict(_entries(file, self.path))
+                self._file = file
+            return self._spans
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -69,11 +97,17 @@ def _map(path: Path) -> mmap.mmap:
         raise DatasetError(f"{path} is empty: download it again") from None
 
 
-def _entries(file: mmap.mmap, path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def _entries(file: mmap.mmap, path: Path) -> Iterator[tuple[str, Span]]:
     """Key, and first and last byte of the value, of every entry of the outermost object."""
     depth, key, start = 0, None, 0
     for token in _TOKEN.finditer(file):
         sign = token.group()[:1]
+        if depth == 1 and key is not None and sign in b'"}':
+            # A number or a word is no token: if there is one, this token is the next key, or the end.
+            value = file[start : token.start()].rstrip(b", \t\r\n")
+            if value.strip():
+                yield key, (start, start + len(value))
+                key = None
         if sign in b"]}":
             depth -= 1
         if depth == 1 and key is None and sign == b'"':
@@ -88,4 +122,19 @@ def _entries(file: mmap.mmap, path: Path) -> Iterator[tuple[str, tuple[int, int]
             depth += 1
         elif depth == 0:
             return
-    raise DatasetError(f"{path} is not a complete JSON object of lists and objects: download it again")
+    raise DatasetError(f"{path} is not a complete JSON object: download it again")
+
+
+def _objects(file: mmap.mmap, span: Span) -> Iterator[Span]:
+    """Where the objects in a list are."""
+    depth, start = 0, 0
+    for token in _TOKEN.finditer(file, *span):
+        sign = token.group()[:1]
+        if sign in b"[{":
+            depth += 1
+            if depth == 2:
+                start = token.start()
+        elif sign in b"]}":
+            depth -= 1
+            if depth == 1 and sign == b"}":
+                yield start, token.end()

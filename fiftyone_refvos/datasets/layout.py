@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from fiftyone_refvos.datasets.files import DatasetError
-from fiftyone_refvos.datasets.records import MediaRecord
+from fiftyone_refvos.datasets.records import FolderMedia, MediaRecord
 
 
 class Layout(ABC):
@@ -30,6 +30,9 @@ class Layout(ABC):
     partial_truth: ClassVar[bool] = False
     """Whether objects of one video may be annotated in different frames."""
 
+    also_fits: ClassVar[tuple[str, ...]] = ()
+    """Names of layouts that folders of this one may seem to have, too."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -41,8 +44,10 @@ class Layout(ABC):
     def records(self, split: str) -> Sequence[MediaRecord]:
         """The videos or images of a split, in the order of the dataset; no masks are read and no images decoded.
 
+        What is wrong with one of them is in its `problem`.
+
         Raises:
-            DatasetError: if files are missing or hold something else
+            DatasetError: if files of the whole split are missing or hold something else
         """
 
     def chosen_splits(self, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -58,3 +63,11 @@ class Layout(ABC):
         if missing := [split for split in chosen if split not in there]:
             raise DatasetError(f"{self.root} has no split {missing[0]!r} of {self.title}, only {', '.join(there)}")
         return chosen
+
+
+def record_or_problem(name: str, split: str, make: Callable[[], MediaRecord]) -> MediaRecord:
+    """What `make` returns; where the files of this one video are wrong, a record that says what is."""
+    try:
+        return make()
+    except DatasetError as error:
+        return MediaRecord(name, split, FolderMedia(Path(), (), 1.0), (), problem=str(error))

@@ -115,23 +115,31 @@ def union(rles: Iterable[RLE | None]) -> RLE | None:
 def from_polygons(polygons: Any, size: Size, where: object) -> RLE | None:
     """The union of COCO polygons, as pycocotools draws them; an RLE is taken as it is.
 
+    Polygons may leave the image, and are cut off there. One of fewer than three points encloses nothing; pycocotools
+    draws no pixel of it, or refuses where it comes first.
+
     Raises:
-        DatasetError: for anything that is neither
+        DatasetError: for anything that is neither, and for coordinates far outside of the image
     """
     if isinstance(polygons, dict):
         return parse_rle(polygons, size, where)
-    if not isinstance(polygons, list) or not all(_is_polygon(each) for each in polygons):
-        raise DatasetError(f"{where}: the segmentation is neither a list of polygons [x, y, …] nor an RLE")
-    if not polygons:
+    limit = 10 * max(size)  # beyond it pycocotools takes memory without end for the outline
+    if not isinstance(polygons, list) or not all(_is_polygon(each, limit) for each in polygons):
+        raise DatasetError(
+            f"{where}: the segmentation is neither a list of polygons [x, y, …] in or near the image nor an RLE"
+        )
+    areas = [each for each in polygons if len(each) >= 6]
+    if not areas:
         return None
-    rle = cast(RLE, coco_mask.merge(coco_mask.frPyObjects(polygons, *size)))
+    rle = cast(RLE, coco_mask.merge(coco_mask.frPyObjects(areas, *size)))
     return rle if coco_mask.area(rle) else None
 
 
-def _is_polygon(value: Any) -> bool:
-    numbers = isinstance(value, Sequence) and not isinstance(value, str)
+def _is_polygon(value: Any, limit: int) -> bool:
     return (
-        numbers and len(value) >= 6 and len(value) % 2 == 0 and all(isinstance(each, int | float) for each in value)
+        isinstance(value, list)
+        and len(value) % 2 == 0
+        and all(isinstance(each, int | float) and -limit <= each <= limit for each in value)  # NaN is not
     )
 
 

@@ -11,6 +11,7 @@ from fiftyone_refvos.masklet import RLE
 
 Size = tuple[int, int]  # (H, W)
 Masks = tuple[RLE | None, ...]  # (T,), None where there is no pixel
+UNNAMED = "object"  # what an object is called that no expression names and that has no category
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class ExpressionRecord:
         kind: of the expression, in the dataset's words
         attributes: what else the dataset says of it, such as `type_id` and `annotator`
         covered: indices from 0 of the frames for which its masks are known; None for the annotated ones of the video
+        key_frame: index from 0 of the frame from which its masks were propagated, where a model has chosen one
     """
 
     id: str
@@ -79,6 +81,7 @@ class ExpressionRecord:
     kind: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     covered: frozenset[int] | None = None
+    key_frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class MediaRecord:
         expressions: in the order of the dataset
         read_annotations: reads the masks; None where the split has no ground truth. Raises DatasetError
         attributes: what else the dataset says of the video, for fields of the sample
+        problem: why it cannot be imported, where its files are missing or wrong
     """
 
     name: str
@@ -119,3 +123,4 @@ class MediaRecord:
     expressions: tuple[ExpressionRecord, ...]
     read_annotations: Callable[[], Annotations] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None

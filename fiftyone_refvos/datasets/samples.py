@@ -15,6 +15,7 @@ from bson import ObjectId
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.masks import image_size
 from fiftyone_refvos.datasets.records import (
+    UNNAMED,
     Annotations,
     ExpressionRecord,
     FileMedia,
@@ -26,11 +27,11 @@ from fiftyone_refvos.datasets.records import (
 from fiftyone_refvos.fields.crops import crop
 from fiftyone_refvos.fields.runs import to_runs
 from fiftyone_refvos.fields.samples import RawLabel, locate, write_frames, write_label
+from fiftyone_refvos.fields.schema import declare_detections
 from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.video import open_video
 
 GROUND_TRUTH = "ground_truth"
-UNNAMED = "object"  # label of an object that no expression names and that has no category
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Prepared:
         if self.frames:
             place.view.ensure_frames()
         for name, labels in self.frames.items():
+            declare_detections(dataset, f"frames.{name}")
             write_frames(place, name, labels)
         write_label(place, "expressions", self.expressions.to_dict())
         return str(self.sample.id)
@@ -103,15 +105,23 @@ class SampleBuilder:
                 f"{record.name!r}: the masks are {annotations.size} and the frames {size} (height, width)"
             )
         num_frames = sample.metadata.total_frame_count if self.is_video else 1
+        count = max((len(thing.masks) for thing in annotations.objects), default=0) if annotations else 0
+        if count > num_frames:
+            raise DatasetError(f"{record.name!r}: masks of {count} frames, but {filepath} has {num_frames} frames")
         expressions = self._expressions(record, annotations, num_frames)
         frames = {} if annotations is None else _labels(record, annotations, num_frames)
         return Prepared(sample, expressions, frames)
 
     def _add_media(self, sample: fo.Sample, record: MediaRecord, filepath: Path) -> Size:
         if isinstance(record.media, FileMedia):
-            kind = fo.VideoMetadata if self.is_video else fo.ImageMetadata
-            sample.metadata = kind.build_for(str(filepath))
-            return open_video(filepath).size if self.is_video else image_size(filepath)
+            if not self.is_video:
+                found = image_size(filepath)
+                sample.metadata = fo.ImageMetadata.build_for(str(filepath))
+                return found
+            source = open_video(filepath)
+            sample.metadata = fo.VideoMetadata.build_for(str(filepath))
+            sample.metadata.total_frame_count = len(source)  # for some containers they count one too many
+            return source.size
         size = image_size(record.media.folder / record.media.names[0])
         sample.metadata = _metadata(filepath, record.media, size)
         sample["frames_dir"] = str(record.media.folder)
@@ -210,9 +220,6 @@ def _tracks(record: MediaRecord, annotations: Annotations) -> Iterator[tuple[str
 
 def _annotated(annotations: Annotations, num_frames: int) -> list[int]:
     """Indices of the annotated frames."""
-    count = max((len(thing.masks) for thing in annotations.objects), default=num_frames)
-    if count > num_frames:
-        raise DatasetError(f"there are masks for {count} frames, but the video has {num_frames}")
     return sorted(range(num_frames) if annotations.annotated is None else annotations.annotated)
 
 

@@ -43,6 +43,8 @@ class MaskletEvaluationResults(foe.EvaluationResults):
         frame_data: packed frame scores, see `frame_scores`
     """
 
+    measure = "JF"  # of the rows of `expressions`, by which they are plotted
+
     def __init__(
         self,
         samples: fo.Dataset | fo.DatasetView,
@@ -93,25 +95,24 @@ class MaskletEvaluationResults(foe.EvaluationResults):
         for row, values in rows.items():
             numbers = (_number(values.get(name), digits) for name in names)
             print(f"{row:<{width}}", *(f"{n:>{column}}" for n, column in zip(numbers, columns, strict=True)))
-        print(
-            f"{report['num_expressions']} expressions of {report['num_videos']} videos in {report['num_frames']} "
-            f"frames, {report['num_unpredicted']} without prediction; {report['num_failures']} videos failed"
-        )
+        print(self._counted(report))
         for failure in self.failures:
             print(f"  failed: {failure['error']}")
 
     def plot(self, **layout: Any) -> Any:
-        """A plotly figure of the J&F of every expression, worst first; hovering shows text and video.
+        """A plotly figure of the J&F (IoU for images) of every expression, worst first; hovering shows its text.
 
         Args:
             **layout: keyword arguments for plotly's `update_layout`
         """
         import plotly.graph_objects as go
 
-        rows = sorted(self.expressions, key=lambda row: row["JF"])
-        hover = [f"{row['text']}<br>{row['filepath']}<br>J {row['J']:.4f}, F {row['F']:.4f}" for row in rows]
-        figure = go.Figure(go.Bar(y=[row["JF"] for row in rows], text=hover, hoverinfo="y+text", textposition="none"))
-        figure.update_layout(title=f"J&F per expression ({self.key})", xaxis_title="expression", yaxis_title="J&F")
+        rows = sorted(self.expressions, key=lambda row: row[self.measure])
+        heights = [row[self.measure] for row in rows]
+        hover = [self._hover(row) for row in rows]
+        name = "J&F" if self.measure == "JF" else "IoU"
+        figure = go.Figure(go.Bar(y=heights, text=hover, hoverinfo="y+text", textposition="none"))
+        figure.update_layout(title=f"{name} per expression ({self.key})", xaxis_title="expression", yaxis_title=name)
         figure.update_layout(yaxis_range=[0, 1], **layout)
         return figure
 
@@ -127,6 +128,15 @@ class MaskletEvaluationResults(foe.EvaluationResults):
                 return FrameScores(frames.astype(np.int64), J, F)
         raise KeyError(f"expression {expression_id!r} of sample {sample_id} was not evaluated in {self.key!r}")
 
+    def _counted(self, report: Mapping[str, Any]) -> str:
+        return (
+            f"{report['num_expressions']} expressions of {report['num_videos']} videos in {report['num_frames']} "
+            f"frames, {report['num_unpredicted']} without prediction; {report['num_failures']} videos failed"
+        )
+
+    def _hover(self, row: Mapping[str, Any]) -> str:
+        return f"{row['text']}<br>{row['filepath']}<br>J {row['J']:.4f}, F {row['F']:.4f}"
+
     @classmethod
     def _from_dict(
         cls,
@@ -138,6 +148,42 @@ class MaskletEvaluationResults(foe.EvaluationResults):
     ) -> MaskletEvaluationResults:
         names = ("expressions", "summary", "extras", "failures", "frame_data")
         return cls(samples, config, key, **{name: d[name] for name in names}, **kwargs)
+
+
+class ImageEvaluationResults(MaskletEvaluationResults):
+    """The results of `rv.evaluate` on images.
+
+    Attributes:
+        expressions: for every evaluated expression a dict of `sample_id`, `filepath`, `expression_id`, `text`, `iou`
+            in [0, 1], `intersection` and `union` in pixels, `has_target`, and `no_target`, what the model says
+        summary: as for videos, without groups and units
+        extras: none; the protocols have N-acc and T-acc themselves
+        failures: as for videos
+    """
+
+    measure = "iou"
+
+    def report(self) -> dict[str, Any]:
+        """All that is reported: protocol, values for the dataset, and how much was counted."""
+        return {
+            "protocol": self.summary["protocol"],
+            "percent": self.summary["percent"],
+            "metrics": self.metrics(),
+            "groups": {},
+            "num_images": len({row["sample_id"] for row in self.expressions}),
+            "num_expressions": len(self.expressions),
+            "num_no_target": sum(not row["has_target"] for row in self.expressions),
+            "num_failures": len(self.failures),
+        }
+
+    def _counted(self, report: Mapping[str, Any]) -> str:
+        return (
+            f"{report['num_expressions']} expressions of {report['num_images']} images, {report['num_no_target']} "
+            f"without target; {report['num_failures']} images failed"
+        )
+
+    def _hover(self, row: Mapping[str, Any]) -> str:
+        return f"{row['text']}<br>{row['filepath']}"
 
 
 def pack_frames(frames: Sequence[int], J: NDArray[np.float64], F: NDArray[np.float64]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
@@ -10,11 +11,28 @@ import fiftyone.core.evaluation as foe
 
 from fiftyone_refvos.fields.samples import root_dataset
 from fiftyone_refvos.fields.schema import holds_labels, label_path
+from fiftyone_refvos.fields.scores import frame_prefix
 
 METHOD = "refvos"
-PER_FRAME = ("J", "F")
-PER_EXPRESSION = ("J", "F", "JF")
-PER_VIDEO = ("J", "F", "JF")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The names of the numbers that a run writes, without its key.
+
+    Attributes:
+        per_frame: on the predicted detections
+        per_expression: on the expressions
+        per_sample: on the samples
+    """
+
+    per_frame: tuple[str, ...]
+    per_expression: tuple[str, ...]
+    per_sample: tuple[str, ...]
+
+
+VIDEO_MEASURES = Measures(("J", "F"), ("J", "F", "JF"), ("J", "F", "JF"))
+IMAGE_MEASURES = Measures(("iou",), ("iou",), ("iou",))
 # What the analysis of failures adds to a run; it goes with the run, too.
 ADDED_PER_EXPRESSION = ("failure", "failure_score")
 ADDED_PER_VIDEO = ("failures",)
@@ -24,11 +42,11 @@ class MaskletEvaluationConfig(foe.EvaluationMethodConfig):
     """The settings of an evaluation of masklets.
 
     Args:
-        pred_field: the frame field with the predicted masklets, without `frames.`
-        gt_field: the frame field with the true ones
+        pred_field: the frame field with the predicted masklets, without `frames.`; the sample field for images
+        gt_field: the field with the true ones
         expressions_field: the sample field with the expressions
         protocol: the name of the protocol
-        skip_failures: whether videos that could not be evaluated were left out
+        skip_failures: whether videos or images that could not be evaluated were left out
     """
 
     def __init__(
@@ -61,7 +79,8 @@ class MaskletEvaluation(foe.EvaluationMethod):
 
     def get_fields(self, samples: fo.Dataset | fo.DatasetView, key: str) -> list[str]:
         """The paths of a run that exist."""
-        fields = [f"frames.{self.config.pred_field}", f"frames.{self.config.gt_field}"]
+        prefix = frame_prefix(root_dataset(samples))
+        fields = [f"{prefix}{self.config.pred_field}", f"{prefix}{self.config.gt_field}"]
         return fields + [path for path in self.paths(samples, key) if samples.get_field(path) is not None]
 
     def rename(self, samples: fo.Dataset | fo.DatasetView, key: str, new_key: str) -> None:
@@ -88,11 +107,17 @@ class MaskletEvaluation(foe.EvaluationMethod):
     def paths(self, samples: fo.Dataset | fo.DatasetView, key: str) -> list[str]:
         """All paths that a run may have, in an order that does not depend on the key."""
         dataset, config = root_dataset(samples), self.config
-        paths = [f"frames.{config.pred_field}.detections.{key}_{name}" for name in PER_FRAME]
+        prefix, measures = frame_prefix(dataset), measures_of(dataset)
+        paths = [f"{prefix}{config.pred_field}.detections.{key}_{name}" for name in measures.per_frame]
         if holds_labels(dataset, config.expressions_field):
             labels = label_path(dataset, config.expressions_field)
-            paths += [f"{labels}.{key}_{name}" for name in (*PER_EXPRESSION, *ADDED_PER_EXPRESSION)]
-        return paths + [f"{key}_{name}" for name in (*PER_VIDEO, *ADDED_PER_VIDEO)]
+            paths += [f"{labels}.{key}_{name}" for name in (*measures.per_expression, *ADDED_PER_EXPRESSION)]
+        return paths + [f"{key}_{name}" for name in (*measures.per_sample, *ADDED_PER_VIDEO)]
+
+
+def measures_of(dataset: fo.Dataset) -> Measures:
+    """What runs write of the media of a dataset."""
+    return IMAGE_MEASURES if dataset.media_type == "image" else VIDEO_MEASURES
 
 
 def _apart(paths: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

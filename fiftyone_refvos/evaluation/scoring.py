@@ -1,26 +1,36 @@
-"""Scores of videos, one after the other or in processes; without FiftyOne and torch, which workers would wait for."""
+"""Scores of videos and images, one by one or in processes; without FiftyOne and torch, which is slow."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.metrics import (
     DAVIS17_SEMI_SUPERVISED,
+    IMAGE_PROTOCOLS,
     MEVIS,
     PROTOCOLS,
     REF_DAVIS17_PER_ANNOTATOR,
     SAV,
+    BitMask,
+    ImageProtocol,
+    ImageScore,
     Protocol,
     UnitScores,
     VideoMasks,
+    score_image,
 )
+from fiftyone_refvos.metrics.bitmask import difference
 
-ReadVideo = Callable[[], list[VideoMasks]]
+DEFAULT_IMAGE_PROTOCOL = IMAGE_PROTOCOLS["gres"]
+
+Part = TypeVar("Part")
+Scores = TypeVar("Scores")
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -40,32 +50,110 @@ class VideoScores:
     expressions: list[UnitScores]
 
 
-def find_protocol(protocol: Protocol | str | None) -> Protocol:
+@dataclass(frozen=True)
+class ImageQuery:
+    """An expression of an image.
+
+    Attributes:
+        id: of the expression
+        truth: its true masks, none without a target
+        prediction: the masks of the model
+        rejected: whether the model says that there is no target; None where its masks say it
+    """
+
+    id: str
+    truth: tuple[RLE, ...]
+    prediction: tuple[RLE, ...]
+    rejected: bool | None
+
+
+@dataclass(frozen=True)
+class ImageMasks:
+    """The masks of one image.
+
+    Attributes:
+        name: of the image
+        size: (H, W)
+        queries: its expressions
+        void: pixels that nobody annotated, which count in no mask
+    """
+
+    name: str
+    size: tuple[int, int]
+    queries: tuple[ImageQuery, ...]
+    void: tuple[RLE, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExpressionScore:
+    """What protocols count of an expression of an image."""
+
+    id: str
+    score: ImageScore
+
+    @property
+    def iou(self) -> float:
+        """Of the expression by itself, as gIoU counts it: without a target 1 if the model rejects it, else 0."""
+        if not self.score.truth_area:
+            return float(self.score.no_target)
+        return 0.0 if self.score.no_target else self.score.intersection / self.score.union
+
+
+def find_protocol(protocol: Protocol | ImageProtocol | str | None) -> Protocol:
     """The protocol of a name; MeViS' mean over all frames and expressions by default.
 
     Raises:
-        ValueError: for an unknown name, and for protocols without expressions
+        ValueError: for an unknown name, and for protocols of images
     """
-    if protocol is None:
-        return MEVIS
     if isinstance(protocol, str):
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"there is no protocol {protocol!r}, but: {', '.join(PROTOCOLS)}")
-        protocol = PROTOCOLS[protocol]
-    if isinstance(protocol, (type(DAVIS17_SEMI_SUPERVISED), type(SAV))):
-        raise ValueError(
-            f"the protocol {protocol.name!r} scores objects that no expression names, and masklets of expressions "
-            f"are evaluated here: use {MEVIS.name!r}, or fiftyone_refvos.metrics on masks of your own"
-        )
-    return protocol
+        return _named(protocol, PROTOCOLS, IMAGE_PROTOCOLS, "images", "videos")
+    if isinstance(protocol, ImageProtocol):
+        raise _of_other_media(protocol.name, PROTOCOLS, "images", "videos")
+    return protocol or MEVIS
+
+
+def find_image_protocol(protocol: ImageProtocol | Protocol | str | None) -> ImageProtocol:
+    """The protocol of a name; that of gRefCOCO by default.
+
+    Raises:
+        ValueError: for an unknown name, and for protocols of videos
+    """
+    if isinstance(protocol, str):
+        return _named(protocol, IMAGE_PROTOCOLS, PROTOCOLS, "videos", "images")
+    if isinstance(protocol, Protocol):
+        raise _of_other_media(protocol.name, IMAGE_PROTOCOLS, "videos", "images")
+    return protocol or DEFAULT_IMAGE_PROTOCOL
+
+
+def _named(name: str, known: Mapping[str, Part], others: Container[str], theirs: str, ours: str) -> Part:
+    if name in others:
+        raise _of_other_media(name, known, theirs, ours)
+    if name not in known:
+        raise ValueError(f"there is no protocol {name!r}, but: {', '.join(known)}")
+    return known[name]
+
+
+def _of_other_media(name: str, known: Iterable[str], theirs: str, ours: str) -> ValueError:
+    return ValueError(
+        f"the protocol {name!r} is for {theirs}, and {ours} are to be evaluated: choose one of {', '.join(known)}"
+    )
+
+
+def counts_objects(protocol: Protocol) -> bool:
+    """Whether the units of a protocol are the objects of a video, whatever expressions name them."""
+    return isinstance(protocol, (type(DAVIS17_SEMI_SUPERVISED), type(SAV)))
 
 
 def score_video(protocol: Protocol, video: VideoMasks) -> VideoScores:
     """Scores one video.
 
+    For protocols that count objects, the masks of these come apart, in a `VideoMasks` without queries.
+
     Raises:
         ValueError: for masks and ids that do not fit, named in the message
     """
+    if counts_objects(protocol):
+        return VideoScores([], MEVIS.score(video)) if video.queries else VideoScores(protocol.score(video), [])
     units = protocol.score(video)
     # Ref-DAVIS17's units are objects, whose numbers look like ids of expressions.
     of_expressions = not isinstance(protocol, type(REF_DAVIS17_PER_ANNOTATOR)) and all(
@@ -76,38 +164,62 @@ def score_video(protocol: Protocol, video: VideoMasks) -> VideoScores:
     return VideoScores(units, MEVIS.score(video))
 
 
-def score_videos(
-    videos: Iterable[ReadVideo], protocol: Protocol, num_workers: int
-) -> Generator[list[VideoScores] | Exception, None, None]:
-    """Yields, in order, the scores of every video, or the error that it ended with.
+def score_expressions(image: ImageMasks) -> list[ExpressionScore]:
+    """Scores the expressions of one image.
+
+    Raises:
+        ValueError: for masks that do not fit, named in the message
+    """
+    void = BitMask.of(list(image.void), image.size)
+    return [
+        ExpressionScore(
+            query.id,
+            score_image(
+                *(difference(BitMask.of(list(rles), image.size), void) for rles in (query.truth, query.prediction)),
+                image=image.name,
+                no_target=query.rejected,
+                size=image.size,
+            ),
+        )
+        for query in image.queries
+    ]
+
+
+def score_all(
+    media: Iterable[Callable[[], list[Part]]], score: Callable[[Part], Scores], num_workers: int
+) -> Generator[list[Scores] | Exception, None, None]:
+    """Yields, in order, the scores of every video or image, or the error that it ended with.
 
     Memory holds one video at a time; with workers, two for each.
 
     Args:
-        videos: functions that read the masks of one video each, called here one after the other
-        protocol: how to score
+        media: functions that read the masks of one video each, in parts, called here one after the other
+        score: scores a part; a function that can be sent to other processes
         num_workers: number of processes; 1 scores in this one
     """
     if num_workers <= 1:
-        for read in videos:
-            yield _attempt(lambda read: [score_video(protocol, part) for part in read()], read)
+        for read in media:
+            yield _attempt(lambda read: [score(part) for part in read()], read)
         return
     # Not forked: a process with threads, such as the server of the App, may leave locks held in its copies.
     executor = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        yield from _in_order(executor, videos, protocol, num_workers * (1 + AHEAD))
+        yield from _in_order(executor, media, score, num_workers * (1 + AHEAD))
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _in_order(
-    executor: ProcessPoolExecutor, videos: Iterable[ReadVideo], protocol: Protocol, limit: int
-) -> Iterator[list[VideoScores] | Exception]:
-    def submit(read: ReadVideo) -> list[Future[VideoScores]]:
-        return [executor.submit(score_video, protocol, part) for part in read()]
+    executor: ProcessPoolExecutor,
+    media: Iterable[Callable[[], list[Part]]],
+    score: Callable[[Part], Scores],
+    limit: int,
+) -> Iterator[list[Scores] | Exception]:
+    def submit(read: Callable[[], list[Part]]) -> list[Future[Scores]]:
+        return [executor.submit(score, part) for part in read()]
 
-    waiting: deque[list[Future[VideoScores]] | Exception] = deque()
-    for read in videos:
+    waiting: deque[list[Future[Scores]] | Exception] = deque()
+    for read in media:
         if len(waiting) >= limit:
             yield _collect(waiting.popleft())
         waiting.append(_attempt(submit, read))
@@ -115,7 +227,7 @@ def _in_order(
         yield _collect(waiting.popleft())
 
 
-def _collect(futures: list[Future[VideoScores]] | Exception) -> list[VideoScores] | Exception:
+def _collect(futures: list[Future[Scores]] | Exception) -> list[Scores] | Exception:
     if isinstance(futures, Exception):
         return futures
     return _attempt(lambda futures: [future.result() for future in futures], futures)

@@ -31,7 +31,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
     whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed.
 
     Args:
-        export_dir: the folder to write; for archives the zip file, or a folder for it
+        export_dir: the folder to write; for formats of one file this file, or a folder for it. Give zips a folder:
+            around an `export_dir` with .zip `dataset.export` packs an archive of its own
         masklets_field: the field with the masks, without `frames.`: of a model, or `ground_truth`. It is called so
             because FiftyOne drops `label_field` on its way to exporters of this kind
         expressions_field: the field with the expressions
@@ -87,13 +88,14 @@ class MaskletExporter(foud.BatchDatasetExporter):
 
     def _write(self, samples: fo.Dataset | fo.DatasetView, field: str, staging: Path, progress: Any) -> None:
         writer = self.format_cls(staging, MediaMode.of(self.export_media))
-        names: dict[tuple[str, str], str] = {}
+        names: dict[tuple[str | None, str], str] = {}
         unknown = 0
         with writer.open_files, fou.ProgressBar(total=len(samples), progress=progress) as bar:
             for sample in bar(samples.iter_samples()):
                 shown = _shown(samples, sample, field)
                 exported = read_sample(sample, field, self.expressions_field, self.split, shown)
-                _check(exported, sample, names)
+                split = exported.record.split if self.format_cls.splits_apart else None
+                _check(exported, sample, names, split)
                 unknown += len(exported.unknown)
                 writer.add(exported)
             writer.finish()
@@ -149,8 +151,10 @@ def exporter_for(format_cls: type[Format]) -> type[MaskletExporter]:
     return type(f"{format_cls.__name__}Exporter", (MaskletExporter,), {"format_cls": format_cls})
 
 
-def _check(exported: Exported, sample: fo.Sample, names: dict[tuple[str, str], str]) -> None:
-    key = (exported.record.split, exported.name)
+def _check(
+    exported: Exported, sample: fo.Sample, names: dict[tuple[str | None, str], str], split: str | None
+) -> None:
+    key = (split, exported.name)
     if key in names:
         raise ExportError(
             f"{name_of(sample)} is called {exported.name!r}, and so is {names[key]}: set another video_name or "

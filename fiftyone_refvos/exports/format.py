@@ -36,6 +36,9 @@ class Format(ABC):
     archive: ClassVar[str | None] = None
     """The name of the one file that it writes into the folder, for archives; None for a folder of files."""
 
+    splits_apart: ClassVar[bool] = True
+    """Whether two splits may have a video of the same name."""
+
     def __init__(self, root: Path, media: MediaMode) -> None:
         self.root = root
         self.media = media

@@ -16,6 +16,9 @@ class JsonEntries:
         kind: `dict` or `list`
         under: the key that holds the entries in an outer object; None if they are the whole content
         before: what the outer object has besides
+
+    Attributes:
+        after: what the outer object has after the entries; can be changed until the file is closed
     """
 
     def __init__(
@@ -25,10 +28,11 @@ class JsonEntries:
         self._file: TextIO = path.open("w", encoding="utf-8")
         self._opening, self._closing = "{}" if kind is dict else "[]"
         self._count = 0
+        self._outer = under is not None
+        self.after: dict[str, Any] = {}
         if under is not None:
             head = "".join(f"{_dump(key)}: {_dump(value)},\n" for key, value in (before or {}).items())
             self._file.write(f"{{{head}{_dump(under)}: ")
-            self._closing += "}"
         self._file.write(self._opening)
 
     def set(self, key: str, value: Any) -> None:
@@ -46,7 +50,8 @@ class JsonEntries:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._file.write(f"\n{self._closing}\n")
+            tail = "".join(f",\n{_dump(key)}: {_dump(value)}" for key, value in self.after.items())
+            self._file.write(f"\n{self._closing}{tail}{'}' if self._outer else ''}\n")
         self._file.close()
 
     def _write(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 from fiftyone_refvos.datasets.files import inside_for_writing
 from fiftyone_refvos.datasets.records import FileMedia, FolderMedia, MediaRecord
 from fiftyone_refvos.exports.errors import ExportError
-from fiftyone_refvos.video import IMAGE_SUFFIXES, open_frames_dir, open_video
+from fiftyone_refvos.video import IMAGE_SUFFIXES, FrameSource, open_frames_dir, open_video
 
 JPEG_QUALITY = 95  # for pictures that have to be encoded; JPEGs are copied as they are
 _JPEG = (".jpg", ".jpeg")
@@ -40,25 +40,40 @@ class MediaMode(Enum):
         return known[export_media]
 
 
-def write_frames(record: MediaRecord, folder: Path, stems: Iterable[str], mode: MediaMode) -> None:
-    """Writes every frame of a video, or the one image, as `<folder>/<stem>.jpg`.
+def write_frames(
+    record: MediaRecord,
+    folder: Path,
+    stems: Sequence[str],
+    mode: MediaMode,
+    indices: Sequence[int] | None = None,
+) -> None:
+    """Writes frames of a video, or the one image, as `<folder>/<stem>.jpg`.
 
     JPEGs are copied or linked as they are; other images and the pictures of video files are encoded.
+
+    Args:
+        record: the video or image
+        folder: for the files; it is made if need be
+        stems: their names without suffix
+        mode: whether to copy or to link
+        indices: from 0, of the frames with these names; by default `stems` names every frame
 
     Raises:
         VideoError: for media that cannot be read
     """
     if mode is MediaMode.NONE:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [inside_for_writing(folder, f"{stem}.jpg") for stem in stems]
+    for parent in {path.parent for path in paths}:
+        parent.mkdir(parents=True, exist_ok=True)
+    indices = range(len(paths)) if indices is None else indices
     files = _files(record)
     if files is not None and all(file.suffix.lower() in _JPEG for file in files):
-        for file, path in zip(files, paths, strict=True):
-            put(file, path, mode)
+        for t, path in zip(indices, paths, strict=True):
+            put(files[t], path, mode)
         return
-    for picture, path in zip(_pictures(record, len(paths)), paths, strict=True):
-        picture.save(path, quality=JPEG_QUALITY)
+    for frame, path in zip(open_media(record).read(indices), paths, strict=True):
+        Image.fromarray(frame).save(path, quality=JPEG_QUALITY)
 
 
 def put(file: Path, path: Path, mode: MediaMode) -> None:
@@ -76,15 +91,18 @@ def _files(record: MediaRecord) -> list[Path] | None:
     return [record.media.path] if _is_image(record.media) else None
 
 
-def _pictures(record: MediaRecord, count: int) -> Iterator[Image.Image]:
+def open_media(record: MediaRecord) -> FrameSource:
+    """The pictures of a video or image, to be decoded.
+
+    Raises:
+        VideoError: for media that cannot be read
+    """
     media = record.media
     if isinstance(media, FolderMedia):
-        source = open_frames_dir(media.folder, media.names)
-    elif _is_image(media):
-        source = open_frames_dir(media.path.parent, [media.path.name])
-    else:
-        return (Image.fromarray(frame) for frame in open_video(media.path).read(range(count)))
-    return (Image.fromarray(frame) for frame in source.read(range(count)))
+        return open_frames_dir(media.folder, media.names)
+    if _is_image(media):
+        return open_frames_dir(media.path.parent, [media.path.name])
+    return open_video(media.path)
 
 
 def _is_image(media: FileMedia) -> bool:

@@ -89,8 +89,17 @@ def read_sample(
     for id_, label in wanted.items():
         covered = _covered(field, label, annotated, by_model)
         object_ids = _object_ids(label, id_, tracks, by_model) if covered else None
+        number = label.get(f"{field}_key_frame")
         expressions.append(
-            ExpressionRecord(id_, label.get("label") or "", object_ids, label.get("kind"), _plain(label), covered)
+            ExpressionRecord(
+                id=id_,
+                text=label.get("label") or "",
+                object_ids=object_ids,
+                kind=label.get("kind"),
+                attributes=_plain(label),
+                covered=covered,
+                key_frame=None if number is None else number - 1,
+            )
         )
         for missing in [each for each in object_ids or () if each not in objects]:
             objects[missing] = ObjectRecord(missing, (None,) * count)  # an object without a pixel in any frame

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from fiftyone_refvos.datasets.masks import union
-from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, Masks, MediaRecord, ObjectRecord
-from fiftyone_refvos.masklet import RLE
+from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, Masks, MediaRecord, ObjectRecord, Size
+from fiftyone_refvos.masklet import RLE, encode
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,25 @@ class Exported:
     def name(self) -> str:
         """Of the video or image; may contain slashes."""
         return self.record.name
+
+    @property
+    def annotated(self) -> frozenset[int]:
+        """Indices from 0 of the annotated frames."""
+        known = self.annotations.annotated
+        return frozenset(range(len(self.stems))) if known is None else known
+
+    def annotated_of(self, thing: ObjectRecord) -> frozenset[int]:
+        """Indices from 0 of the frames in which an object was annotated, which may be fewer than of the video."""
+        if thing.annotated is not None:
+            return thing.annotated
+        naming = [self.covered(each) for each in self.expressions if thing.id in (each.object_ids or ())]
+        return frozenset().union(*naming) if naming else self.annotated
+
+    def covered(self, expression: ExpressionRecord) -> frozenset[int]:
+        """Indices from 0 of the frames for which the masks of an expression are known."""
+        if expression.object_ids is None:
+            return frozenset()
+        return self.annotated if expression.covered is None else expression.covered & self.annotated
 
     @property
     def expressions(self) -> list[ExpressionRecord]:
@@ -67,6 +88,11 @@ class Exported:
 def json_rle(rle: RLE) -> dict[str, object]:
     """A mask as JSON files have it: with counts as text."""
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def empty_rle(size: Size) -> RLE:
+    """A mask without pixels, for formats that have one in every frame."""
+    return encode(np.zeros((1, *size), dtype=bool))[0]
 
 
 class Numbers:

@@ -8,6 +8,8 @@ from itertools import count
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.expressions as foe
+from fiftyone import ViewField as F
 
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, replace_label
@@ -116,6 +118,15 @@ def set_attributes(
             for id_, value in values.items()
         ]
         place.dataset.set_label_values(f"{path}.{name}", changes)
+
+
+def show_expressions(samples: fo.Dataset | fo.DatasetView, field: str, label_ids: Iterable[str]) -> fo.DatasetView:
+    """A view of the samples with certain labels of an expressions field, which shows no other ones.
+
+    Other fields stay as they are; `select_labels` would empty them, so that the App could show no masks.
+    """
+    chosen = F("_id").is_in([foe.ObjectId(id_) for id_ in label_ids])
+    return samples.filter_labels(field, chosen)
 
 
 def labels_by_id(place: Place, field: str) -> dict[str, RawLabel]:

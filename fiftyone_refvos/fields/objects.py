@@ -10,7 +10,7 @@ import numpy as np
 
 from fiftyone_refvos.fields.crops import paste
 from fiftyone_refvos.fields.media import Size, canvas_of
-from fiftyone_refvos.fields.reading import _mask
+from fiftyone_refvos.fields.reading import check_size, mask_of
 from fiftyone_refvos.fields.samples import Place, RawLabel, locate, read_frames
 from fiftyone_refvos.masklet import RLE, Expression, Masklet, encode
 
@@ -38,7 +38,12 @@ class ObjectTrack:
 
 
 def read_objects(
-    sample: fo.Sample, name: str, size: Size, *, detection_ids: Collection[str] | None = None
+    sample: fo.Sample,
+    name: str,
+    size: Size,
+    *,
+    detection_ids: Collection[str] | None = None,
+    exact: bool = False,
 ) -> list[ObjectTrack]:
     """Reads every object of a field of masks once, however many expressions name it.
 
@@ -51,11 +56,13 @@ def read_objects(
         name: the field, without `frames.`
         size: (H, W) of the frames, as masklets of the sample have it
         detection_ids: only these detections; all by default
+        exact: refuse a mask that does not have the size of its box, which is stretched to it otherwise
 
     Raises:
-        FieldError: for boxes without masks
+        FieldError: for boxes without masks, and with `exact` for masks of other sizes
     """
     place = locate(sample)
+    canvas, empty = canvas_of(place, size), encode(np.zeros((1, *size), dtype=bool))[0]
     frames = {
         number: label["detections"]
         for number, label in sorted(read_frames(place, name).items())
@@ -66,6 +73,8 @@ def read_objects(
         for position, detection in enumerate(detections):
             if detection_ids is not None and str(detection["_id"]) not in detection_ids:
                 continue
+            if exact:
+                check_size(place, name, number, detection, mask_of(place, detection), canvas)
             key = (_identity(detection, position), detection.get("expression_id"))
             by_expression.setdefault(key, _Found()).detections.setdefault(number, detection)
     objects: dict[object, list[_Found]] = {}
@@ -77,7 +86,6 @@ def read_objects(
             known.expression_ids.add(str(expression_id))
         if known is found:
             same.append(found)
-    canvas, empty = canvas_of(place, size), encode(np.zeros((1, *size), dtype=bool))[0]
     return [found.finish(place, list(frames), size, canvas, empty) for same in objects.values() for found in same]
 
 
@@ -112,7 +120,7 @@ class _Found:
             if detection is None:
                 masks.append((empty,))
             else:
-                masks.append((paste(_mask(place, detection), detection["bounding_box"], canvas, size),))
+                masks.append((paste(mask_of(place, detection), detection["bounding_box"], canvas, size),))
                 scores[t] = 1.0 if detection.get("confidence") is None else detection["confidence"]
         masklet = Masklet(
             expression=Expression(str(object_id), first.get("label") or ""),
@@ -134,4 +142,4 @@ def _same_mask(place: Place, mine: RawLabel, its: RawLabel) -> bool:
     # What one writer has written of one mask is the same to the byte, and need not be unpacked.
     if mine.get("mask") is not None and mine.get("mask") == its.get("mask"):
         return True
-    return np.array_equal(_mask(place, mine), _mask(place, its))
+    return np.array_equal(mask_of(place, mine), mask_of(place, its))

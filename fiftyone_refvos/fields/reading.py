@@ -202,14 +202,7 @@ class _Reader:
         for number, detection in sorted(
             (pair for track in tracks for pair in track.items()), key=lambda pair: pair[0]
         ):
-            shape, (_, _, width, height) = self._crop(detection).shape, detection["bounding_box"]
-            box = round(height * self._canvas[0]), round(width * self._canvas[1])
-            if shape != box:
-                raise FieldError(
-                    f"{self._place}: frame {number} of {field!r} has a mask of {shape[0]}x{shape[1]} pixels in a box "
-                    f"of {box[0]}x{box[1]} (height x width; expression {detection.get('expression_id')!r}): "
-                    f"write the mask at the size of the video, {self._size[0]}x{self._size[1]}"
-                )
+            check_size(self._place, field, number, detection, self._crop(detection), self._canvas)
 
     def rle(self, detection: RawLabel | None) -> RLE:
         """The mask of a detection in the frame; an empty one for None."""
@@ -220,11 +213,28 @@ class _Reader:
     def _crop(self, detection: RawLabel) -> BoolArray:
         key = str(detection["_id"])
         if key not in self._masks:
-            self._masks[key] = _mask(self._place, detection)
+            self._masks[key] = mask_of(self._place, detection)
         return self._masks[key]
 
 
-def _mask(place: Place, detection: RawLabel) -> BoolArray:
+def check_size(place: Place, field: str, number: int, detection: RawLabel, mask: BoolArray, canvas: Size) -> None:
+    """Raises a FieldError if the mask of a detection does not have the size of its box on the canvas (H, W)."""
+    (h, w), (_, _, width, height) = mask.shape, detection["bounding_box"]
+    box = round(height * canvas[0]), round(width * canvas[1])
+    if (h, w) != box:
+        raise FieldError(
+            f"{place}: frame {number} of {field!r} has a mask of {h}x{w} pixels in a box of {box[0]}x{box[1]} "
+            f"(height x width; expression {detection.get('expression_id')!r}): write the mask at the size of the "
+            f"{'video' if place.is_video else 'image'}, {canvas[0]}x{canvas[1]}"
+        )
+
+
+def mask_of(place: Place, detection: RawLabel) -> BoolArray:
+    """The mask of a raw detection inside its box, from the database or from its file.
+
+    Raises:
+        FieldError: for a box without a mask
+    """
     if detection.get("mask") is not None:
         return fou.deserialize_numpy_array(detection["mask"])
     if detection.get("mask_path") is not None:

@@ -11,7 +11,7 @@ import fiftyone as fo
 from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, text_of
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.reading import read_area
-from fiftyone_refvos.fields.samples import FieldError, locate, root_dataset
+from fiftyone_refvos.fields.samples import FieldError, RawLabel, locate, root_dataset
 from fiftyone_refvos.fields.schema import (
     EXPRESSIONS,
     declare_floats,
@@ -33,21 +33,45 @@ class ExpressionFacts:
         object_ids: the objects that it means, () where that is not told
         type_id: the kind of expression, where the dataset tells kinds apart
         annotator: who wrote it, where there are several
+        unjudged: whether, without true masks, nobody knows what is right: somebody typed the expression, and
+            neither its `no_target` nor its `object_ids` say that it means nothing, nor was a masklet of it
+            written into the truth
+        rejected: whether the model says that there is no target; None where it does not say
     """
 
     object_ids: tuple[str, ...] = ()
     type_id: int | None = None
     annotator: int | None = None
+    unjudged: bool = False
+    rejected: bool | None = None
 
 
-def expression_facts(sample: fo.Sample, expressions_field: str = EXPRESSIONS) -> dict[str, ExpressionFacts]:
-    """What is known of every expression of a video, by expression id; of the whole video, also for a clip."""
+def expression_facts(
+    sample: fo.Sample, expressions_field: str, *, truth: str, prediction: str
+) -> dict[str, ExpressionFacts]:
+    """What is known of every expression of a video, by expression id; of the whole video, also for a clip.
+
+    Args:
+        sample: a sample of a dataset, a view or a clips view
+        expressions_field: the field with the expressions
+        truth: the field with the true masks
+        prediction: the field with those of a model
+    """
     return {
         expression_id: ExpressionFacts(
-            tuple(str(each) for each in label.get("object_ids") or ()), label.get("type_id"), label.get("annotator")
+            tuple(str(each) for each in label.get("object_ids") or ()),
+            label.get("type_id"),
+            label.get("annotator"),
+            label.get("kind") == "prompt" and not _means_nothing(label) and label.get(f"{truth}_text") is None,
+            label.get(f"{prediction}_no_target"),
         )
         for expression_id, label in labels_by_id(locate(sample), expressions_field).items()
     }
+
+
+def _means_nothing(label: RawLabel) -> bool:
+    """Whether the dataset says of an expression that it has no target."""
+    return label.get("no_target") is True or label.get("object_ids") == []
 
 
 def expression_texts(sample: fo.Sample, expressions_field: str = EXPRESSIONS) -> dict[str, str]:
@@ -73,7 +97,7 @@ def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
     For what belongs to no expression: `void` pixels, the `foreground`.
     """
     place = locate(sample)
-    if place.dataset.get_field(f"frames.{field}") is None:
+    if place.dataset.get_field(frame_prefix(place.dataset) + field) is None:
         return None
     return read_area(place, field)
 
@@ -115,7 +139,7 @@ def declare_scores(
     """Declares numbers of detections, expressions and samples, and returns their paths.
 
     Args:
-        samples: a video dataset, or any view of one; the whole dataset is declared
+        samples: a dataset, or any view of one; the whole dataset is declared
         field: the label field of the masklets, without `frames.`
         per_frame: attributes of its detections
         per_expression: attributes of the expressions
@@ -126,7 +150,7 @@ def declare_scores(
         FieldError: if one of the names holds something else
     """
     dataset = root_dataset(samples)
-    paths = [f"frames.{field}.detections.{name}" for name in per_frame]
+    paths = [f"{frame_prefix(dataset)}{field}.detections.{name}" for name in per_frame]
     if names := [*per_expression]:
         path = label_path(dataset, expressions_field)
         paths += [f"{path}.{name}" for name in names]
@@ -143,18 +167,27 @@ def write_frame_scores(
     Args:
         sample: a sample of a dataset, a view or a clips view
         field: the label field, without `frames.`
-        scores: values by (expression id, frame number) by name of the attribute; other detections keep theirs
+        scores: values by (expression id, frame number) by name of the attribute; other detections keep theirs;
+            an image is frame 1
     """
     place = locate(sample)
-    path = f"frames.{field}.detections"
-    numbers, ids_of_frames = place.view.values(["frames.frame_number", f"{path}.expression_id"])
+    path = f"{frame_prefix(place.dataset)}{field}.detections"
+    numbers = place.view.values("frames.frame_number")[0] if place.is_video else [1]
+    ids_of_frames = place.view.values(f"{path}.expression_id")
     for name, values in scores.items():
-        (former,) = place.view.values(f"{path}.{name}")
+        former = place.view.values(f"{path}.{name}")
         nested = [
             None if ids is None else [values.get((id_, number), old) for id_, old in zip(ids, olds, strict=True)]
-            for number, ids, olds in zip(numbers[0], ids_of_frames[0], former, strict=True)
+            for number, ids, olds in zip(
+                numbers,
+                ids_of_frames[0] if place.is_video else ids_of_frames,
+                former[0] if place.is_video else former,
+                strict=True,
+            )
         ]
-        place.view.set_values(f"{path}.{name}", [nested], expand_schema=False, validate=False)
+        place.view.set_values(
+            f"{path}.{name}", [nested] if place.is_video else nested, expand_schema=False, validate=False
+        )
 
 
 def write_expression_scores(
@@ -166,14 +199,15 @@ def write_expression_scores(
 
 
 def check_masklet_field(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
-    """Raises a FieldError, which names what there is, unless `frames.<field>` holds Detections."""
+    """Raises a FieldError, which names what there is, unless the field of masks holds Detections."""
     dataset = root_dataset(samples)
-    stored = dataset.get_field(f"frames.{field}")
+    path = frame_prefix(dataset) + field
+    stored = dataset.get_field(path)
     if getattr(stored, "document_type", None) is fo.Detections:
         return
     known = masklet_fields(dataset)
     raise FieldError(
-        f"dataset {dataset.name!r} has {'no field' if stored is None else 'no Detections in'} 'frames.{field}' "
+        f"dataset {dataset.name!r} has {'no field' if stored is None else 'no Detections in'} {path!r} "
         f"with masklets, but in: {', '.join(known) or '(no field)'}"
     )
 
@@ -187,6 +221,21 @@ def check_expressions_field(samples: fo.Dataset | fo.DatasetView, field: str) ->
             f"dataset {dataset.name!r}: {field!r} holds plain text, which has no ids: name the labels that were "
             f"made of it, such as {EXPRESSIONS!r}"
         )
+
+
+def frame_prefix(dataset: fo.Dataset) -> str:
+    """What paths of masks begin with: those of videos lie in frames, those of images in the sample."""
+    return "" if dataset.media_type == "image" else "frames."
+
+
+def ids_of_images(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequence[str]]:
+    """The ids of the images that a view shows, in the form of `samples_of_videos`."""
+    if samples._dataset._is_generated:
+        raise FieldError(
+            f"expressions of whole images are evaluated, but {samples.name or 'this view'!r} holds patches: pass the "
+            "image dataset, or a view of its samples"
+        )
+    return {sample_id: [sample_id] for sample_id in samples.values("id")}
 
 
 def samples_of_videos(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequence[str]]:

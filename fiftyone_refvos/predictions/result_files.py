@@ -62,10 +62,8 @@ class YouTubeVISResults:
         facts = content if annotations is None else read_json(annotations)
         where = annotations or path
         self._videos = {_video_name(video, where): video["id"] for video in member(facts, "videos", list, where)}
-        self._categories = {
-            _comparable(member(each, "name", str, where)): each["id"]
-            for each in member(facts, "categories", list, where)
-        }
+        names = {member(each, "name", str, where): each["id"] for each in member(facts, "categories", list, where)}
+        self._categories = {_comparable(name): id_ for name, id_ in names.items()} | names
         entries = content if isinstance(content, list) else member(content, "annotations", list, path)
         self._entries: dict[tuple[Any, Any], list[Any]] = defaultdict(list)
         for entry in entries:
@@ -79,7 +77,8 @@ class YouTubeVISResults:
 
     def read(self, wanted: Wanted) -> Prediction | None:
         """The masks of all objects of an expression."""
-        key = (self._videos.get(wanted.video), self._categories.get(_comparable(wanted.text)))
+        category = self._categories.get(wanted.text, self._categories.get(_comparable(wanted.text)))
+        key = (self._videos.get(wanted.video), category)
         entries = self._entries.get(key)
         if not entries:
             return None

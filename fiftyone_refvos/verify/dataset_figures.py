@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fiftyone_refvos.verify.report import CaseReport, Stage
@@ -16,9 +17,7 @@ Videos = Sequence["Parsed"]
 _FILE_FACTS = {
     "note": "a remark",
     "annotation_png_mode": "of the files, which samples do not keep",
-    "mask_dict_pkl_order": "of a pickle that is not read: the PNGs are the annotation",
     "videos_in_json": "of the file; the split has the videos to evaluate",
-    "submission_files": "of the exporter",
     "splitBy": "part of a file name",
 }
 
@@ -35,7 +34,7 @@ def compare(report: CaseReport, expected: Mapping[str, Any], parsed: Mapping[str
     for name, videos in parsed.items():
         content = expected.get(_FOLDERS.get(name, ""), expected)
         figures.compare_dataset(content, videos)
-    if set(parsed) <= set(_FOLDERS):
+    if parsed and set(parsed) <= set(_FOLDERS):
         images = [image for videos in parsed.values() for image in videos]
         figures.add("n_images", len({image.name for image in images}), expected.get("n_images"))
         ids = {anno_id for image in images for anno_id in image.anno_ids}
@@ -90,6 +89,10 @@ class _Figures:
                         self._compare_video(content, by_name[video], f"{where} {video}".strip())
             elif name == "masklets":
                 self._compare_masklets(value, videos, where)
+            elif name == "categories":
+                # The dataset may have categories of which no video has an object.
+                unknown = {label["category"] for label in _labels(videos)} - set(value)
+                self.add(f"{name}, unknown", sorted(unknown), [], where)
             elif name in _FILE_FACTS:
                 self._report.not_compared[name] = _FILE_FACTS[name]
             elif name in _OF_GROUPS:
@@ -151,11 +154,31 @@ def _folders(video: Parsed) -> dict[str, dict[str, int]]:
     for id_, label in video.expressions.items():
         (object_id,) = label.get("object_ids") or (None,)
         if object_id is not None:
-            areas = video.areas[id_]
+            areas = video.areas.get(id_, [None] * len(video.frames))
             found[f"{video.fields['source']}_{video.name}_{object_id}"] = {
                 frame: area for frame, area in zip(video.frames, areas, strict=True) if area is not None
             }
-    return found
+    return {folder: areas for folder, areas in found.items() if areas}
+
+
+def _pickle_order(videos: Videos) -> list[list[str]]:
+    """Ref-DAVIS17: number, video and expression id, in the order in which a pickle of some programs counts them."""
+    pairs = [
+        (video.name, id_)
+        for video in sorted(videos, key=lambda video: video.name)
+        for id_ in sorted(video.expressions)
+    ]
+    return [[str(n), name, id_] for n, (name, id_) in enumerate(pairs)]
+
+
+def _submission_files(videos: Videos) -> list[str]:
+    """Refer-YouTube-VOS: what a submission has to hold, a mask for every expression and frame."""
+    return [
+        f"Annotations/{video.name}/{id_}/{frame}.png"
+        for video in videos
+        for id_ in video.expressions
+        for frame in video.frames
+    ]
 
 
 def _object_ids(video: Parsed) -> set[str]:
@@ -199,7 +222,8 @@ _OF_GROUPS: dict[str, Callable[[Videos], Any]] = {
     "n_masklets": lambda videos: sum(len(_object_ids(video)) for video in videos),
     "n_annotators": lambda videos: len({label.get("annotator") for label in _labels(videos)}),
     "by_type": lambda videos: _count_by(label["type_id"] for label in _labels(videos)),
-    "categories": lambda videos: sorted({label["category"] for label in _labels(videos)}),
+    "mask_dict_pkl_order": _pickle_order,
+    "submission_files": _submission_files,
     "n_samples": _num_samples,
     "n_train_samples": lambda videos: _num_samples(videos, "train"),
     "n_test_samples": lambda videos: _num_samples(videos, "test"),
@@ -221,7 +245,7 @@ _OF_VIDEOS: dict[str, Callable[[Parsed], Any]] = {
     "video_frames": lambda video: len(video.frames),
     "annotated_frames": lambda video: len(video.annotated),
     "annotation_stride": lambda video: min(
-        b - a for a, b in zip(sorted(video.annotated), sorted(video.annotated)[1:], strict=False)
+        (b - a for a, b in pairwise(sorted(video.annotated))), default=len(video.frames)
     ),
     "fps": lambda video: round(video.fields["metadata"].frame_rate),
     "height": lambda video: video.size[0],
@@ -244,7 +268,10 @@ _OF_VIDEOS: dict[str, Callable[[Parsed], Any]] = {
     "annotation_folders": _folders,
     "annotated": _of_frames,
     "area": lambda video: {number: sum(areas.values()) for number, areas in _of_frames(video).items()},
-    "areas": lambda video: {id_: [areas[t] for t in sorted(video.annotated)] for id_, areas in video.objects.items()},
+    "areas": lambda video: {
+        id_: [video.objects[id_][t] if id_ in video.objects else 0 for t in sorted(video.annotated)]
+        for id_ in _object_ids(video)
+    },
     "query": lambda video: next(iter(video.expressions.values()))["text"],
 }
 
@@ -253,7 +280,7 @@ _OF_EXPRESSIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "text": lambda label: label["text"],
     "n_objects": lambda label: len(label["object_ids"]),
     "type_id": lambda label: label["type_id"],
-    "type": lambda label: label["kind"],
+    "type": lambda label: f"{label['kind']} (no target)" if label["kind"] == "hallucination" else label["kind"],
     "obj_id": lambda label: int(label["object_ids"][0]),
     "annotator": lambda label: label["annotator"],
 }

@@ -7,13 +7,14 @@ of the sorted list of frames, or null where the object cannot be seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member, read_json
+from fiftyone_refvos.datasets.files import DatasetError, as_ids, as_number, frame_files, inside, member, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
+from fiftyone_refvos.datasets.layout import record_or_problem
 from fiftyone_refvos.datasets.masks import image_size, parse_rle
 from fiftyone_refvos.datasets.records import (
     Annotations,
@@ -25,8 +26,6 @@ from fiftyone_refvos.datasets.records import (
     Size,
 )
 
-EXTRAS = ("type_id",)  # what expressions may have besides
-
 
 @dataclass(frozen=True)
 class MaskDictSplit:
@@ -35,20 +34,20 @@ class MaskDictSplit:
     Attributes:
         name: of the split
         meta: the file with the expressions
-        masks: the file with the masks; one that does not exist means that there is no ground truth
+        masks: those of the split, and maybe of others; a file that does not exist means that there is no ground truth
         images: the folder with one folder of frames per video
         frame_rate: of the images
-        video_attributes: names of entries of a video to keep
-        foreground: the file with the union of all objects of every video, where there is one
+        kinds: what the `type_id` of an expression means
+        foreground: the union of all objects of every video, where there is such a file
     """
 
     name: str
     meta: Path
-    masks: Path
+    masks: JsonIndex
     images: Path
     frame_rate: float
-    video_attributes: tuple[str, ...] = ("vid_id",)
-    foreground: Path | None = None
+    kinds: Mapping[int, str] = field(default_factory=dict)
+    foreground: JsonIndex | None = None
 
     def records(self) -> Sequence[MediaRecord]:
         """The videos, in the order of the file.
@@ -57,11 +56,14 @@ class MaskDictSplit:
             DatasetError: if files are missing or hold something else
         """
         videos = member(read_json(self.meta), "videos", dict, self.meta)
-        masks = JsonIndex(self.masks) if self.masks.is_file() else None
-        foreground = JsonIndex(self.foreground) if self.foreground and self.foreground.is_file() else None
-        return [self._record(name, video, masks, foreground) for name, video in videos.items()]
+        has_masks = self.masks.path.is_file()
+        foreground = self.foreground if self.foreground is not None and self.foreground.path.is_file() else None
+        return [
+            record_or_problem(name, self.name, partial(self._record, name, video, has_masks, foreground))
+            for name, video in videos.items()
+        ]
 
-    def _record(self, name: str, video: Any, masks: JsonIndex | None, foreground: JsonIndex | None) -> MediaRecord:
+    def _record(self, name: str, video: Any, has_masks: bool, foreground: JsonIndex | None) -> MediaRecord:
         where = f"{self.meta}, video {name!r}"
         folder = inside(self.images, name)
         names = frame_files(folder, sorted(as_ids(member(video, "frames", list, where), where)))
@@ -71,18 +73,40 @@ class MaskDictSplit:
         anno_ids = _objects(listed, where)
         reader = None
         # Without masks, or where not one expression says what it means, there is no ground truth.
-        if masks is not None and any("anno_id" in value for value in listed.values()):
-            reader = partial(_read, masks, anno_ids, folder / names[0], len(names), foreground, name)
+        if has_masks and any("anno_id" in value for value in listed.values()):
+            reader = partial(_read, self.masks, anno_ids, folder / names[0], len(names), foreground, name)
         return MediaRecord(
             name=name,
             split=self.name,
             media=FolderMedia(folder, names, self.frame_rate),
             expressions=tuple(
-                _expression(id_, value, anno_ids, reader is not None, where) for id_, value in listed.items()
+                self._expression(id_, value, anno_ids, reader is not None, where) for id_, value in listed.items()
             ),
             read_annotations=reader,
-            attributes={key: video[key] for key in self.video_attributes if video.get(key) is not None},
+            attributes=number_of(video.get("vid_id"), where),
         )
+
+    def _expression(
+        self, id_: str, value: Any, anno_ids: Mapping[str, str], has_truth: bool, where: str
+    ) -> ExpressionRecord:
+        where = f"{where}, expression {id_!r}"
+        wanted = as_ids(value.get("anno_id", []), where)
+        object_ids = tuple(object_id for object_id, anno_id in anno_ids.items() if anno_id in wanted)
+        kind = value.get("type_id")
+        attributes = {} if kind is None else {"type_id": as_number(kind, f"{where}: 'type_id'")}
+        return ExpressionRecord(
+            id=id_,
+            text=member(value, "exp", str, where),
+            object_ids=object_ids if has_truth and "anno_id" in value else None,
+            kind=self.kinds.get(attributes.get("type_id", -1)),
+            attributes=attributes,
+        )
+
+
+def number_of(vid_id: Any, where: str) -> dict[str, int]:
+    """The attribute `vid_id` of a video; none where it is missing, or repeats the name, as in Ref-SAV."""
+    text = str(vid_id)
+    return {"vid_id": as_number(text, f"{where}: 'vid_id'")} if text.isascii() and text.isdecimal() else {}
 
 
 def _objects(expressions: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -104,18 +128,6 @@ def _objects(expressions: Mapping[str, Any], where: str) -> dict[str, str]:
     return dict(pairs.keys()) if one_to_one else {anno_id: anno_id for _, anno_id in pairs}
 
 
-def _expression(id_: str, value: Any, anno_ids: Mapping[str, str], has_truth: bool, where: str) -> ExpressionRecord:
-    where = f"{where}, expression {id_!r}"
-    wanted = as_ids(value.get("anno_id", []), where)
-    object_ids = tuple(object_id for object_id, anno_id in anno_ids.items() if anno_id in wanted)
-    return ExpressionRecord(
-        id=id_,
-        text=member(value, "exp", str, where),
-        object_ids=object_ids if has_truth and "anno_id" in value else None,
-        attributes={name: value[name] for name in EXTRAS if value.get(name) is not None},
-    )
-
-
 def _read(
     masks: JsonIndex,
     anno_ids: Mapping[str, str],
@@ -130,15 +142,20 @@ def _read(
         if anno_id not in masks:
             raise DatasetError(f"{masks.path} has no masks {anno_id!r}, which an expression of {video!r} names")
         where = f"{masks.path}, masks {anno_id!r} of video {video!r}"
-        objects.append(ObjectRecord(object_id, _masks(masks[anno_id], size, num_frames, where), anno_id))
+        objects.append(ObjectRecord(object_id, parse_masks(masks[anno_id], size, num_frames, where), anno_id))
     union = None
     if foreground is not None and video in foreground:
         where = f"{foreground.path}, video {video!r}"
-        union = _masks(member(foreground[video], "masks_rle", list, where), size, num_frames, where)
+        union = parse_masks(member(foreground[video], "masks_rle", list, where), size, num_frames, where)
     return Annotations(size, tuple(objects), foreground=union)
 
 
-def _masks(values: Any, size: Size, num_frames: int, where: str) -> Masks:
+def parse_masks(values: Any, size: Size, num_frames: int, where: str) -> Masks:
+    """The masks of one object, one RLE or null per frame.
+
+    Raises:
+        DatasetError: for another number of them, and for damaged masks
+    """
     if not isinstance(values, list) or len(values) != num_frames:
         count = len(values) if isinstance(values, list) else "no list of"
         raise DatasetError(f"{where}: there are {count} masks for {num_frames} frames")

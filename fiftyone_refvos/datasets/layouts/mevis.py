@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fiftyone_refvos.datasets.files import folders_with
+from fiftyone_refvos.datasets.json_index import JsonIndex
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.layouts.mask_dict import MaskDictSplit
 from fiftyone_refvos.datasets.records import MediaRecord
@@ -25,4 +26,5 @@ class MeViS(Layout):
 
     def records(self, split: str) -> Sequence[MediaRecord]:
         folder = self.root / split
-        return MaskDictSplit(split, folder / META, folder / MASKS, folder / "JPEGImages", FRAME_RATE).records()
+        masks = JsonIndex(folder / MASKS)
+        return MaskDictSplit(split, folder / META, masks, folder / "JPEGImages", FRAME_RATE).records()
