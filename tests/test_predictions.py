@@ -279,9 +279,8 @@ def test_files_that_are_no_predictions_are_refused(dataset, tmp_path):
 
 
 def test_overwriting_leaves_nothing_of_before_but_in_videos_that_fail(dataset, tmp_path):
-    import_predictions(
-        dataset, as_folder(tmp_path / "all", {**pngs(), **{f"two/2/{name}.png": AREA for name in FRAMES}}), "p"
-    )
+    folder = as_folder(tmp_path / "all", pngs())
+    import_predictions(dataset, as_folder(folder, {f"two/2/{name}.png": AREA for name in FRAMES}), "p")
     fewer = as_folder(tmp_path / "fewer", pngs(("one",)))
     import_predictions(dataset, fewer, "p", overwrite=True)
     assert [len(read_masklets(sample, "p")) for sample in dataset] == [2, 0]
