@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,17 @@ def test_an_object_id_that_no_pixel_can_have_is_refused(tmp_path):
     write_json(root / "meta_expressions" / "train" / "meta_expressions.json", {"videos": {"a-b_c": video}})
     with pytest.raises(DatasetError, match=r"expression '0' has the object ids \('cat',\)"):
         records(ReferYouTubeVOS(root), "train")
+
+
+def test_objects_of_a_video_without_expressions_are_read_where_the_split_has_truth(tmp_path):
+    root = write_train(tmp_path)
+    path = root / "meta_expressions" / "train" / "meta_expressions.json"
+    videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+    silent = {"expressions": {}, "frames": FRAMES[:1]}
+    write_json(path, {"videos": {**videos, "silent": silent, "bare": silent}})
+    for name in ("silent", "bare"):
+        write_images(root / "train" / "JPEGImages" / name, FRAMES[:1])
+    write_label_maps(root / "train" / "Annotations" / "silent", {FRAMES[0]: label_map(_3=LEFT)})
+    found = records(ReferYouTubeVOS(root), "train")
+    assert np.array_equal(masks_of(truth(found["silent"]), "3"), [LEFT])
+    assert found["bare"].read_annotations is None
