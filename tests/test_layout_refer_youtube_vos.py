@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17
@@ -76,6 +77,18 @@ def test_objects_are_the_values_of_palette_and_grey_images(tmp_path, mode):
     annotations = truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
     assert np.array_equal(masks_of(annotations, "2")[0], LEFT)
     assert np.array_equal(masks_of(annotations, "5")[0], RIGHT)
+
+
+def test_ids_may_have_16_bits_and_colours_are_refused(tmp_path):
+    root = write_train(tmp_path)
+    path = root / "train" / "Annotations" / "a-b_c" / "00010.png"
+    Image.fromarray(LEFT * np.uint16(2) + RIGHT * np.uint16(700)).save(path)
+    annotations = truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
+    assert np.array_equal(masks_of(annotations, "2")[0], LEFT)
+    assert np.array_equal(masks_of(annotations, "700")[0], RIGHT)
+    Image.fromarray(LEFT).convert("RGB").save(path)
+    with pytest.raises(DatasetError, match=r"00010\.png has colours \(RGB\)"):
+        truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
 
 
 def test_a_frame_without_annotation_image_is_not_annotated(tmp_path):
