@@ -138,6 +138,15 @@ def test_splits_limits_and_seeds_choose_the_videos(tmp_path):
     assert first != ["a", "b", "c"]
 
 
+def test_a_split_without_a_folder_of_images_is_passed_over_unless_it_is_the_only_one(tmp_path):
+    videos = {"v": {"expressions": {"0": {"exp": "what?"}}, "frames": ["00000"]}}
+    write_mevis(tmp_path, videos, None, split="valid")
+    shutil.rmtree(tmp_path / "valid" / "JPEGImages")
+    with pytest.raises(DatasetError, match=r"valid/JPEGImages/v is missing: unpack the images"):
+        load(tmp_path)
+    assert load(simple_mevis(tmp_path)).values("video_name") == ["one", "two"]
+
+
 def test_tags_of_the_call_are_added_to_those_of_the_split(tmp_path):
     dataset = fo.Dataset()
     dataset.add_dir(str(simple_mevis(tmp_path)), dataset_type=types.MeViS, tags=["mine"], max_samples=1)
