@@ -100,6 +100,21 @@ def test_masklets_of_a_model_are_objects_of_their_own(dataset, tmp_path):
         assert [each.label for each in after["expressions"].detections] == ["the left one", "the right one"]
 
 
+def test_masklets_that_share_no_frame_are_different_objects(dataset, tmp_path):
+    sample = dataset.first()
+    expressions = [Expression(each.expression_id, each.label) for each in sample["expressions"].detections]
+    seen = {"0": (0, 1), "1": (2, 3), "2": (0, 1, 2)}
+    results = [
+        FrameResult(t, id_, box_mask(2, 2, 5, 5)[None] & (t in frames), np.ones(1, np.float32), t in frames)
+        for t in range(4)
+        for id_, frames in seen.items()
+    ]
+    write_masklets(sample, "model", Masklet.collect(results, expressions))
+    export(dataset.limit(1), tmp_path / "out", "model")
+    again = read_masklets(imported(tmp_path / "out").first(), "ground_truth")
+    assert {each.expression.id: tuple(np.flatnonzero(each.found)) for each in again} == seen
+
+
 def test_without_a_field_the_ones_that_exist_are_named(dataset, tmp_path):
     with pytest.raises(ExportError, match="masklets_field=, one of: ground_truth"):
         export(dataset, tmp_path / "out", None)
