@@ -115,6 +115,17 @@ def test_masklets_that_share_no_frame_are_different_objects(dataset, tmp_path):
     assert {each.expression.id: tuple(np.flatnonzero(each.found)) for each in again} == seen
 
 
+def test_truth_that_was_changed_for_one_expression_stays_so(dataset, tmp_path):
+    sample = dataset.first()
+    (changed, *_) = (each for each in sample.frames[1]["ground_truth"].detections if each.expression_id == "0")
+    changed.mask = np.logical_and(changed.mask, np.indices(changed.mask.shape)[0] > 0)
+    sample.save()
+    export(dataset.limit(1), tmp_path / "out")
+    before, after = (read_masklets(each, "ground_truth") for each in (sample, imported(tmp_path / "out").first()))
+    for mine, its in zip(before, after, strict=True):
+        assert [its.union(t).tolist() for t in its.frames] == [mine.union(t).tolist() for t in mine.frames]
+
+
 def test_without_a_field_the_ones_that_exist_are_named(dataset, tmp_path):
     with pytest.raises(ExportError, match="masklets_field=, one of: ground_truth"):
         export(dataset, tmp_path / "out", None)
