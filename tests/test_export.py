@@ -12,6 +12,7 @@ import pytest
 
 from fiftyone_refvos import types
 from fiftyone_refvos.exports.errors import ExportError
+from fiftyone_refvos.exports.exporter import replace_folder
 from fiftyone_refvos.exports.formats.mevis import MeViS
 from fiftyone_refvos.fields import read_masklets, write_masklets
 from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
@@ -178,6 +179,25 @@ def test_an_interrupted_export_leaves_what_was_there(dataset, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == (["out", "source"] if overwrite else ["source"])
     if overwrite:
         assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_put_in_its_place_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "gone", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+def test_the_current_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ExportError, match="current folder"):
+        export(dataset, Path("."))
+    export(dataset, Path("in_it"))
+    assert (tmp_path / "here" / "in_it" / "train" / "mask_dict.json").is_file()
 
 
 def test_a_view_exports_the_samples_expressions_and_masks_that_it_shows(dataset, tmp_path):
