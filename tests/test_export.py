@@ -12,6 +12,7 @@ import pytest
 
 from fiftyone_refvos import types
 from fiftyone_refvos.exports.errors import ExportError
+from fiftyone_refvos.exports.exporter import replace_folder
 from fiftyone_refvos.exports.formats.mevis import MeViS
 from fiftyone_refvos.fields import read_masklets, write_masklets
 from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
@@ -100,6 +101,32 @@ def test_masklets_of_a_model_are_objects_of_their_own(dataset, tmp_path):
         assert [each.label for each in after["expressions"].detections] == ["the left one", "the right one"]
 
 
+def test_masklets_that_share_no_frame_are_different_objects(dataset, tmp_path):
+    sample = dataset.first()
+    expressions = [Expression(each.expression_id, each.label) for each in sample["expressions"].detections]
+    seen = {"0": (0, 1), "1": (2, 3), "2": (0, 1, 2)}
+    results = [
+        FrameResult(t, id_, box_mask(2, 2, 5, 5)[None] & (t in frames), np.ones(1, np.float32), t in frames)
+        for t in range(4)
+        for id_, frames in seen.items()
+    ]
+    write_masklets(sample, "model", Masklet.collect(results, expressions))
+    export(dataset.limit(1), tmp_path / "out", "model")
+    again = read_masklets(imported(tmp_path / "out").first(), "ground_truth")
+    assert {each.expression.id: tuple(np.flatnonzero(each.found)) for each in again} == seen
+
+
+def test_truth_that_was_changed_for_one_expression_stays_so(dataset, tmp_path):
+    sample = dataset.first()
+    (changed, *_) = (each for each in sample.frames[1]["ground_truth"].detections if each.expression_id == "0")
+    changed.mask = np.logical_and(changed.mask, np.indices(changed.mask.shape)[0] > 0)
+    sample.save()
+    export(dataset.limit(1), tmp_path / "out")
+    before, after = (read_masklets(each, "ground_truth") for each in (sample, imported(tmp_path / "out").first()))
+    for mine, its in zip(before, after, strict=True):
+        assert [its.union(t).tolist() for t in its.frames] == [mine.union(t).tolist() for t in mine.frames]
+
+
 def test_without_a_field_the_ones_that_exist_are_named(dataset, tmp_path):
     with pytest.raises(ExportError, match="masklets_field=, one of: ground_truth"):
         export(dataset, tmp_path / "out", None)
@@ -152,6 +179,25 @@ def test_an_interrupted_export_leaves_what_was_there(dataset, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == (["out", "source"] if overwrite else ["source"])
     if overwrite:
         assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_put_in_its_place_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "gone", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+def test_the_current_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ExportError, match="current folder"):
+        export(dataset, Path("."))
+    export(dataset, Path("in_it"))
+    assert (tmp_path / "here" / "in_it" / "train" / "mask_dict.json").is_file()
 
 
 def test_a_view_exports_the_samples_expressions_and_masks_that_it_shows(dataset, tmp_path):

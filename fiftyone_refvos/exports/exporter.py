@@ -129,6 +129,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
             raise ExportError(f"{target} exists: pass overwrite=True to replace it, or choose another export_dir")
         if occupied and target.is_dir():
             _check_media_outside(samples, target)
+        if Path.cwd().is_relative_to(target):
+            raise ExportError(f"{target} is, or holds, the current folder: export into a folder in it")
         return target
 
     def _publish(self, staging: Path, target: Path) -> None:
@@ -137,18 +139,31 @@ class MaskletExporter(foud.BatchDatasetExporter):
         if source.is_file():
             os.replace(source, target)
             return
-        aside = None
-        if target.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            os.replace(target, aside / target.name)
-        os.replace(source, target)
-        if aside is not None:
-            shutil.rmtree(aside)
+        replace_folder(source, target)
 
 
 def exporter_for(format_cls: type[Format]) -> type[MaskletExporter]:
     """The exporter of a format, as `get_dataset_exporter_cls` of a FiftyOne dataset type returns it."""
     return type(f"{format_cls.__name__}Exporter", (MaskletExporter,), {"format_cls": format_cls})
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Renames a folder to a name that may be taken; what has it stays if that fails."""
+    if not target.exists():
+        os.replace(source, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = aside / target.name
+    try:
+        os.replace(target, old)
+        os.replace(source, target)
+    except BaseException:
+        if not target.exists():
+            os.replace(old, target)
+        if not old.exists():
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def _check(

@@ -148,9 +148,11 @@ def _object_ids(
     label: RawLabel, expression_id: str, tracks: Mapping[str, ObjectTrack], by_model: bool
 ) -> tuple[str, ...] | None:
     """What the dataset says that an expression means, where it is its own truth; else what has masks of it."""
-    if not by_model and label.get("object_ids") is not None:
-        return tuple(str(each) for each in label["object_ids"])
     found = tuple(id_ for id_, track in tracks.items() if expression_id in track.expression_ids)
+    if not by_model and label.get("object_ids") is not None:
+        # An object has another id here where somebody has changed its masks for one of its expressions.
+        named = {tracks[id_].object_id: id_ for id_ in found}
+        return tuple(named.get(str(each), str(each)) for each in label["object_ids"])
     # Of a typed prompt without true masks nobody has said that there is no such object.
     return found or (None if label.get("kind") == "prompt" and not by_model else ())
 
