@@ -322,6 +322,18 @@ def test_null_and_empty_masks_and_uncompressed_ones_are_read(tmp_path):
     assert sample["frame_names"][0] == "00012.jpg"
 
 
+def test_files_may_begin_with_a_byte_order_mark_and_images_may_have_large_suffixes(tmp_path):
+    root = simple_mevis(tmp_path, ("a",))
+    for name in ("meta_expressions.json", "mask_dict.json"):
+        path = root / "train" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for path in list((root / "train" / "JPEGImages" / "a").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    sample = load(root).first()
+    assert sample["frame_names"] == ["00000.JPG", "00001.JPG", "00002.JPG", "00003.JPG"]
+    assert len(read_masklets(sample, "ground_truth")) == 3
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no split of MeViS"):
         load(tmp_path)
