@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,22 @@ def test_the_current_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
         export(dataset, Path("."))
     export(dataset, Path("in_it"))
     assert (tmp_path / "here" / "in_it" / "train" / "mask_dict.json").is_file()
+
+
+def test_archives_of_folders_replace_nothing_unasked(dataset, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match="out exists"):
+        export(dataset, tmp_path / "out.zip")  # FiftyOne would remove the folder afterwards
+    (tmp_path / "out").rmdir()
+    export(dataset, tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert "out/train/mask_dict.json" in archive.namelist()
+    before = (tmp_path / "out.zip").read_bytes()
+    with pytest.raises(ExportError, match=r"out\.zip exists"):
+        export(dataset, tmp_path / "out.zip")
+    assert (tmp_path / "out.zip").read_bytes() == before
+    export(dataset, tmp_path / "out.zip", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "source"]
 
 
 def test_a_view_exports_the_samples_expressions_and_masks_that_it_shows(dataset, tmp_path):
