@@ -15,8 +15,9 @@ from fiftyone_refvos import types
 from fiftyone_refvos.exports.errors import ExportError
 from fiftyone_refvos.exports.exporter import replace_folder
 from fiftyone_refvos.exports.formats.mevis import MeViS
-from fiftyone_refvos.fields import read_masklets, write_masklets
+from fiftyone_refvos.fields import add_expressions, read_masklets, write_masklets
 from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
+from fiftyone_refvos.overlay import write_video
 from tests.mevis_folder import SIZE, box_mask, rle, simple_mevis, write_mevis
 
 
@@ -259,6 +260,19 @@ def test_video_files_are_decoded_into_frames(dataset, tmp_path):
     assert again["frame_names"] == ["00000.jpg", "00001.jpg", "00002.jpg", "00003.jpg"]
     assert again["frame_size"] == [48, 34]
     assert next(iter(read_masklets(again, "ground_truth"))).union(3).all()
+
+
+def test_the_only_frame_of_a_video_file_is_numbered_as_others_are(fiftyone_home, tmp_path):
+    write_video(tmp_path / "short.mp4", iter([np.zeros((34, 48, 3), np.uint8)]), 24.0)
+    short = fo.Dataset()
+    short.add_sample(fo.Sample(filepath=str(tmp_path / "short.mp4")))
+    sample = short.first()
+    add_expressions(sample, ["it"])
+    (label,) = sample["expressions"].detections
+    results = [FrameResult(0, label.expression_id, np.ones((1, 34, 48), bool), np.ones(1, np.float32), True)]
+    write_masklets(sample, "model", Masklet.collect(results, [Expression(label.expression_id, "it")]))
+    export(short, tmp_path / "out", "model")
+    assert [path.name for path in (tmp_path / "out" / "train" / "JPEGImages" / "short").iterdir()] == ["00000.jpg"]
 
 
 def test_two_videos_of_one_name_are_refused(dataset, tmp_path):
