@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from fiftyone_refvos import types
 from fiftyone_refvos.exports.errors import ExportError
 from fiftyone_refvos.exports.exporter import replace_folder
 from fiftyone_refvos.exports.formats.mevis import MeViS
-from fiftyone_refvos.fields import read_masklets, write_masklets
+from fiftyone_refvos.fields import add_expressions, read_masklets, write_masklets
 from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
+from fiftyone_refvos.overlay import write_video
 from tests.mevis_folder import SIZE, box_mask, rle, simple_mevis, write_mevis
 
 
@@ -200,6 +202,22 @@ def test_the_current_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
     assert (tmp_path / "here" / "in_it" / "train" / "mask_dict.json").is_file()
 
 
+def test_archives_of_folders_replace_nothing_unasked(dataset, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match="out exists"):
+        export(dataset, tmp_path / "out.zip")  # FiftyOne would remove the folder afterwards
+    (tmp_path / "out").rmdir()
+    export(dataset, tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert "out/train/mask_dict.json" in archive.namelist()
+    before = (tmp_path / "out.zip").read_bytes()
+    with pytest.raises(ExportError, match=r"out\.zip exists"):
+        export(dataset, tmp_path / "out.zip")
+    assert (tmp_path / "out.zip").read_bytes() == before
+    export(dataset, tmp_path / "out.zip", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "source"]
+
+
 def test_a_view_exports_the_samples_expressions_and_masks_that_it_shows(dataset, tmp_path):
     view = dataset.match({"video_name": "two"}).filter_labels("expressions", fo.ViewField("expression_id") == "0")
     export(view, tmp_path / "out")
@@ -242,6 +260,19 @@ def test_video_files_are_decoded_into_frames(dataset, tmp_path):
     assert again["frame_names"] == ["00000.jpg", "00001.jpg", "00002.jpg", "00003.jpg"]
     assert again["frame_size"] == [48, 34]
     assert next(iter(read_masklets(again, "ground_truth"))).union(3).all()
+
+
+def test_the_only_frame_of_a_video_file_is_numbered_as_others_are(fiftyone_home, tmp_path):
+    write_video(tmp_path / "short.mp4", iter([np.zeros((34, 48, 3), np.uint8)]), 24.0)
+    short = fo.Dataset()
+    short.add_sample(fo.Sample(filepath=str(tmp_path / "short.mp4")))
+    sample = short.first()
+    add_expressions(sample, ["it"])
+    (label,) = sample["expressions"].detections
+    results = [FrameResult(0, label.expression_id, np.ones((1, 34, 48), bool), np.ones(1, np.float32), True)]
+    write_masklets(sample, "model", Masklet.collect(results, [Expression(label.expression_id, "it")]))
+    export(short, tmp_path / "out", "model")
+    assert [path.name for path in (tmp_path / "out" / "train" / "JPEGImages" / "short").iterdir()] == ["00000.jpg"]
 
 
 def test_two_videos_of_one_name_are_refused(dataset, tmp_path):

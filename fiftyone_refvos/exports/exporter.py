@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shutil
@@ -31,8 +32,9 @@ class MaskletExporter(foud.BatchDatasetExporter):
     whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed.
 
     Args:
-        export_dir: the folder to write; for formats of one file this file, or a folder for it. Give zips a folder:
-            around an `export_dir` with .zip `dataset.export` packs an archive of its own
+        export_dir: the folder to write; for formats of one file this file, or a folder for it. `dataset.export`
+            packs what is written into an archive if it ends so, as in .zip; zips of submissions need a folder
+            therefore
         masklets_field: the field with the masks, without `frames.`: of a model, or `ground_truth`. It is called so
             because FiftyOne drops `label_field` on its way to exporters of this kind
         expressions_field: the field with the expressions
@@ -122,6 +124,15 @@ class MaskletExporter(foud.BatchDatasetExporter):
         if self.export_dir is None:
             raise ExportError("the folder to export into is not said: pass export_dir=")
         target, archive = Path(self.export_dir), self.format_cls.archive
+        packed = _packed_into()
+        if packed is not None and archive is not None:
+            raise ExportError(
+                f"dataset.export would pack {archive} into the archive {packed}: pass a folder as export_dir, "
+                f"for {target / archive}"
+            )
+        for place in (packed, target) if packed else ():
+            if place.exists() and not self.overwrite:  # FiftyOne replaces the one and removes the other
+                raise ExportError(f"{place} exists: pass overwrite=True to replace it, or choose another export_dir")
         if archive is not None and target.suffix != Path(archive).suffix:
             target /= archive
         occupied = target.is_file() or (target.is_dir() and any(target.iterdir()))
@@ -201,6 +212,15 @@ def _shown(samples: fo.Dataset | fo.DatasetView, sample: fo.Sample, field: str) 
         return Shown({1}, set(one.values(f"{field}.detections.id", unwind=True)))
     ids = one.values(f"frames.{field}.detections.id", unwind=True)
     return Shown(set(one.values("frames.frame_number", unwind=True)), set(ids))
+
+
+def _packed_into() -> Path | None:
+    """The archive that `dataset.export` will make of the folder, and of which it does not tell exporters."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not fo.Dataset.export.__code__:
+        frame = frame.f_back
+    path = frame.f_locals.get("archive_path") if frame else None
+    return None if path is None else Path(path).expanduser().absolute()
 
 
 def _umask() -> int:

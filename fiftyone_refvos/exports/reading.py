@@ -112,7 +112,8 @@ def read_sample(
     )
     void, foreground = (_areas(sample, name, count) if place.is_video else None for name in ("void", "foreground"))
     ordered = tuple(sorted(objects.values(), key=lambda each: natural_key(each.id)))
-    return Exported(record, Annotations(source.size, ordered, annotated, void, foreground), _stems(record, count))
+    stems = _stems(record, count if place.is_video else None)
+    return Exported(record, Annotations(source.size, ordered, annotated, void, foreground), stems)
 
 
 def _is_of_model(place: Place, field: str, expressions_field: str) -> bool:
@@ -171,11 +172,13 @@ def _media(place: Place, source: FrameSource) -> FolderMedia | FileMedia:
     return FolderMedia(source.folder, source.names, rate or DEFAULT_FRAME_RATE)
 
 
-def _stems(record: MediaRecord, count: int) -> tuple[str, ...]:
+def _stems(record: MediaRecord, count: int | None) -> tuple[str, ...]:
+    """The names of the `count` frames of a video, None for an image, which is its own frame."""
     if isinstance(record.media, FolderMedia):
         return tuple(Path(name).stem for name in record.media.names)
-    # An image is its own frame; the frames of a video file have no names.
-    return tuple(f"{t:05d}" for t in range(count)) if count > 1 else (record.media.path.stem,)
+    if count is None:
+        return (record.media.path.stem,)
+    return tuple(f"{t:05d}" for t in range(count))  # in a file they have no names
 
 
 def _plain(label: RawLabel) -> dict[str, Any]:
