@@ -29,7 +29,9 @@ class MaskletExporter(foud.BatchDatasetExporter):
     """Exports masklets: `dataset.export("out", dataset_type=rv.types.YouTubeVIS, masklets_field="glus")`.
 
     All is written beside its place first, and renamed when it is complete: whatever happens, there is either the
-    whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed.
+    whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed. A process
+    that is killed leaves a hidden folder `.<name>.*.part` behind, which can be removed; while one is
+    replaced what was there is in `.<name>.*.old`.
 
     Args:
         export_dir: the folder to write; for formats of one file this file, or a folder for it. `dataset.export`
