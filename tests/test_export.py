@@ -314,3 +314,16 @@ def test_the_split_is_the_tag_unless_another_is_asked_for(dataset, tmp_path):
 def test_unnamed_sizes_stay(dataset, tmp_path):
     export(dataset, tmp_path / "out")
     assert imported(tmp_path / "out").first()["frame_size"] == [SIZE[1], SIZE[0]]
+
+
+def test_what_a_reader_would_miss_is_told(dataset, tmp_path, caplog):
+    predict(dataset.first())
+    export(dataset.limit(1), tmp_path / "out", "model", split="eval")
+    assert "1 expressions were left out, as 'model' has no masklets of them" in caplog.text
+    assert "look for the splits ('train', 'valid_u', 'valid', 'test'), not ['eval']: pass split=" in caplog.text
+    assert "edited" not in caplog.text
+    sample = dataset.first()
+    sample["expressions"].detections[0].label = "another text"
+    sample.save()
+    export(dataset.limit(1), tmp_path / "edited", "model")
+    assert "1 expressions were edited after their masklets in 'model' were made" in caplog.text

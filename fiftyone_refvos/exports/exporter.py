@@ -21,6 +21,7 @@ from fiftyone_refvos.exports.reading import Shown, read_sample
 from fiftyone_refvos.exports.records import Exported
 from fiftyone_refvos.fields.schema import masklet_fields
 from fiftyone_refvos.fields.scores import check_expressions_field, name_of
+from fiftyone_refvos.fields.state import stale_expressions
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
     def _write(self, samples: fo.Dataset | fo.DatasetView, field: str, staging: Path, progress: Any) -> None:
         writer = self.format_cls(staging, MediaMode.of(self.export_media))
         names: dict[tuple[str | None, str], str] = {}
-        unknown = 0
+        unknown = stale = 0
+        splits: set[str] = set()
         with writer.open_files, fou.ProgressBar(total=len(samples), progress=progress) as bar:
             for sample in bar(samples.iter_samples()):
                 shown = _shown(samples, sample, field)
@@ -101,10 +103,19 @@ class MaskletExporter(foud.BatchDatasetExporter):
                 split = exported.record.split if self.format_cls.splits_apart else None
                 _check(exported, sample, names, split)
                 unknown += len(exported.unknown)
+                stale += len(stale_expressions(sample, field, expressions_field=self.expressions_field))
+                splits.add(exported.record.split)
                 writer.add(exported)
             writer.finish()
         if unknown:
             logger.warning("%d expressions were left out, as %r has no masklets of them", unknown, field)
+        if stale:
+            logger.warning("%d expressions were edited after their masklets in %r were made", stale, field)
+        known = self.format_cls.readable_splits
+        if known is not None and (strange := sorted(splits - {*known})):
+            logger.warning(
+                "readers of %s look for the splits %s, not %s: pass split=", self.format_cls.title, known, strange
+            )
 
     def _checked_field(self, samples: fo.Dataset | fo.DatasetView) -> str:
         title, kinds = self.format_cls.title, self.format_cls.media_types

@@ -24,6 +24,7 @@ class MeViS(Format):
     name = "mevis"
     title = "MeViS"
     description = "for training MeViS, GLUS, VISA, Sa2VA and others; holds overlapping objects"
+    readable_splits = ("train", "valid_u", "valid", "test")
 
     def __init__(self, root: Path, media: MediaMode) -> None:
         super().__init__(root, media)

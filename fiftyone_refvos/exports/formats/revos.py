@@ -33,6 +33,7 @@ class ReVOS(Format):
     title = "ReVOS"
     description = "for training and evaluating VISA, GLUS and Sa2VA on ReVOS; holds overlapping objects"
     splits_apart = False  # they share folders and the foreground
+    readable_splits = ("train", "valid")
 
     def __init__(self, root: Path, media: MediaMode) -> None:
         super().__init__(root, media)
