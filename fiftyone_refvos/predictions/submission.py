@@ -17,6 +17,7 @@ from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.predictions.source import Prediction, Wanted
 
 TOP = "Annotations"
+MAC = "__MACOSX"  # what macOS puts into archives beside the files; like hidden files, it is no prediction
 
 
 class Submission(ABC):
@@ -56,8 +57,9 @@ class Submission(ABC):
         """The names of the masks, without suffix, of every folder that has some."""
         if self._files is None:
             found: dict[str, set[str]] = defaultdict(set)
-            for name in self._names():
-                path = PurePosixPath(name)
+            for path in map(PurePosixPath, self._names()):
+                if any(part.startswith((".", MAC)) for part in path.parts):
+                    continue
                 found[str(path.parent)].add(path.stem)
             self._files = dict(found)
         return self._files
