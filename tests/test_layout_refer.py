@@ -66,6 +66,17 @@ def test_an_import_goes_on_where_images_are_in_several_splits(tmp_path):
     assert [(s.tags[0], s["image_id"]) for s in dataset] == [("val", 7), ("train", 7), ("testA", 8)]
 
 
+def test_datasets_that_share_images_can_be_in_one_dataset(tmp_path):
+    write(tmp_path, REFS)
+    write(tmp_path, [ref(0, 7, 11, [(100, "the cat, not where")])], folder="refcoco+")
+    dataset = load(tmp_path)
+    for _ in range(2):
+        dataset.add_dir(str(tmp_path), dataset_type=types.RefCOCOPlus)
+        texts = [sample["expressions"].classifications[0].label for sample in dataset]
+        assert texts.count("the cat, not where") == 1
+        assert len(dataset) == 4
+
+
 def test_a_reference_of_grefcoco_means_several_objects_or_none(tmp_path):
     refs = [
         ref(0, 7, [11, "12", 11], [(0, "both")]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -137,20 +137,28 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
         return records[: self.max_samples]
 
     def _without(self, records: list[MediaRecord], dataset: fo.Dataset) -> list[MediaRecord]:
-        """Those that an earlier, interrupted import has not added."""
+        """Those that an earlier, interrupted import has not added.
+
+        Datasets that share images, as RefCOCO and RefCOCO+ do, are told apart by their expressions.
+        """
         if not len(dataset):
             return records
-        known: set[tuple[str, str]] = set()
+        known: dict[tuple[str, str], list[set[tuple[str, str]]]] = defaultdict(list)
         wanted = {(record.name, str(_source(record)), record.split) for record in records}
         unfinished = []
         for sample_id, names, expressions, paths, tags in _stored(dataset):
             keys = {(path, tag) for path in paths for tag in tags}
             if expressions is not None:
-                known |= keys
+                for key in keys:
+                    known[key].append(_texts(expressions))
             elif any((name, *key) in wanted for name in names for key in keys):
                 unfinished.append(sample_id)  # it was being added when an earlier import was cut off
         dataset.delete_samples(unfinished)
-        return [record for record in records if (str(_source(record)), record.split) not in known]
+        return [
+            record
+            for record in records
+            if not any(_same(record, texts) for texts in known.get((str(_source(record)), record.split), ()))
+        ]
 
     def _prepared(
         self, records: Sequence[MediaRecord], layout: Layout
@@ -196,6 +204,18 @@ def _stored(dataset: fo.Dataset) -> Iterator[tuple[str, list[Any], Any, list[Any
         found = dict.fromkeys(fields) | dict(zip(known, values, strict=True))
         names, paths = [found["video_name"], found["image_name"]], [found["filepath"], found["frames_dir"]]
         yield str(found["id"]), names, found["expressions"], paths, found["tags"] or []
+
+
+def _texts(expressions: Any) -> set[tuple[str, str]]:
+    """Id and text of every expression of a sample, of the raw labels."""
+    labels = expressions.get("detections") or expressions.get("classifications") or ()
+    return {(label.get("expression_id"), label.get("label")) for label in labels}
+
+
+def _same(record: MediaRecord, texts: set[tuple[str, str]]) -> bool:
+    """Whether a sample with these expressions, to which some may have been added, is that of a record."""
+    ours = {(each.id, each.text) for each in record.expressions}
+    return not ours or not texts or bool(ours & texts)
 
 
 def _source(record: MediaRecord) -> Path:
