@@ -191,6 +191,22 @@ def test_none_is_not_annotated_and_an_empty_list_is_absent(videos) -> None:
     assert {label["run_J"] for label in labels} == {None}
 
 
+def test_labels_whose_last_detection_was_removed_are_empty(videos) -> None:
+    first, second = videos.limit(2)
+    first.frames[1].model.detections = []
+    second.expressions.detections = []
+    for number in second.frames:
+        second.frames[number].truth.detections = []
+        second.frames[number].model.detections = []
+    for sample in (first, second):
+        sample.save()
+    results = evaluate(videos)
+    assert [results.frame_scores(first.id, id_).J[0] for id_ in "012"] == [0.0, 0.0, 1.0]
+    assert {row["sample_id"] for row in results.expressions} == {first.id, videos.last().id}
+    rv.find_failures(videos, "run")
+    rv.make_pseudo_labels(videos, "model", "truth")
+
+
 def test_views_clips_and_frames(videos) -> None:
     dogs = evaluate(videos.filter_labels("expressions", F("label") == "the dog"))
     assert {row["expression_id"] for row in dogs.expressions} == {"0"}

@@ -147,7 +147,8 @@ def labels_of(stored: RawLabel | None) -> list[RawLabel]:
     if stored is None:
         return []
     inner = {kind.__name__: name for kind, name in LISTS.items()}[stored["_cls"]]
-    return stored[inner] if inner else [stored]
+    # FiftyOne deletes a list from the database when the last label in it is removed.
+    return (stored.get(inner) or []) if inner else [stored]
 
 
 def _add(

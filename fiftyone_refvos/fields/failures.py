@@ -106,7 +106,7 @@ def write_failures(
     )
     stored = read_label(place, runs_field(eval_key)) or {"_cls": "TemporalDetections", "detections": []}
     kept = labels.keys() - failures.keys()  # those of expressions that are no more go too
-    detections = [each for each in stored["detections"] if each.get("expression_id") in kept]
+    detections = [each for each in stored.get("detections") or () if each.get("expression_id") in kept]
     for id_, failure in failures.items():
         if failure is not None:
             detections += _detections(id_, text_of(labels[id_]), failure)

@@ -115,14 +115,19 @@ def replace_label(place: Place, field: str, stored: RawLabel | None, label: RawL
 
 
 def read_frames(place: Place, field: str) -> dict[int, RawLabel | None]:
-    """The raw label list of every stored frame by frame number, of the whole video also for a clip.
+    """The raw Detections of every stored frame by frame number, of the whole video also for a clip.
 
     An image is one frame with number 1.
     """
     if not place.is_video:
-        return {1: read_label(place, field)}
+        return {1: _with_detections(read_label(place, field))}
     numbers, labels = place.view.values(["frames.frame_number", f"frames.{field}"], _raw=True)
-    return dict(zip(numbers[0], labels[0], strict=True))
+    return {number: _with_detections(label) for number, label in zip(numbers[0], labels[0], strict=True)}
+
+
+def _with_detections(label: RawLabel | None) -> RawLabel | None:
+    """Saving a label whose last detection was removed deletes the list from the database."""
+    return label if label is None else {**label, "detections": label.get("detections") or []}
 
 
 def write_frames(place: Place, field: str, labels: Mapping[int, RawLabel]) -> None:
