@@ -143,10 +143,16 @@ def make_pseudo_labels(
             continue
         found.labels += labels
         found.unpredicted += [(sample_id, pair.expression.id) for pair in pairs if not pair.prediction]
-        ious = {
-            (label.expression_id, frame): iou for label in labels for frame, iou in enumerate(label.ious, start=1)
+        # What an earlier call wrote into these frames goes, too: they may be annotated no longer.
+        ious: dict[tuple[str, int], float | None] = {
+            (id_, frame): None
+            for id_, (_, frames) in videos.wanted(sample_id).items()
+            for frame in (range(1, length + 1) if frames is None else frames)
         }
-        write_frame_scores(sample, pred_field, {"iou": {key: iou for key, iou in ious.items() if iou is not None}})
+        for label in labels:
+            numbered = enumerate(label.ious, start=1)
+            ious |= {(label.expression_id, frame): iou for frame, iou in numbered if iou is not None}
+        write_frame_scores(sample, pred_field, {"iou": ious})
         if progress is not None:
             progress(Progress(number, len(videos.ids), number / len(videos.ids)))
     return found

@@ -151,7 +151,18 @@ def _add_preview(inputs: types.Object, root: Path, choice: Choice) -> Preview | 
         forms.error(inputs, "preview", str(error))
         return None
     inputs.md("\n".join(_table(found)), name="preview")
+    if found.problems:
+        _add_problems(inputs, choice, found)
     return found
+
+
+def _add_problems(inputs: types.Object, choice: Choice, found: Preview) -> None:
+    """Says what is wrong with single videos, which stops the import unless they are to be left out."""
+    count = f"{len(found.problems):,} more {found.media}"
+    if choice.skip_failures:
+        inputs.view("problems", types.Warning(label=f"{count} will be left out: {found.problems[0]}"))
+    else:
+        forms.error(inputs, "problems", f"{count} cannot be imported: {found.problems[0]}. Or leave them out, below")
 
 
 def _table(found: Preview) -> list[str]:

@@ -54,12 +54,14 @@ class Preview:
         splits: in the order in which they are imported
         encoded: (split, name) of the videos that are folders of frames, for which the App needs an mp4
         encoded_bytes: what their mp4 files take, roughly
+        problems: what is wrong with single videos or images, which count nowhere else
     """
 
     media: str
     splits: tuple[SplitFacts, ...]
     encoded: tuple[tuple[str, str], ...]
     encoded_bytes: int
+    problems: tuple[str, ...] = ()
 
     @property
     def num_media(self) -> int:
@@ -125,18 +127,21 @@ def _parsed(root: Path, layout: str, splits: tuple[str, ...], fingerprint: tuple
     """The preview, or what is wrong: a broken file of 300 MB is not to be parsed at every keystroke either."""
     cls = LAYOUTS[layout]
     try:
-        return _summary(importer_for(cls)(root, split=splits).preview(), splits, f"{cls.media_type}s")
+        records = importer_for(cls)(root, split=splits, skip_failures=True).preview()
+        return _summary(records, splits, f"{cls.media_type}s")
     except (ValueError, OSError) as error:
         return str(error)
 
 
 def _summary(records: Sequence[MediaRecord], splits: Sequence[str], media: str) -> Preview:
-    folders = [record for record in records if isinstance(record.media, FolderMedia)]
+    sound = [record for record in records if record.problem is None]
+    folders = [record for record in sound if isinstance(record.media, FolderMedia)]
     return Preview(
         media,
-        tuple(_facts(name, [record for record in records if record.split == name]) for name in splits),
+        tuple(_facts(name, [record for record in sound if record.split == name]) for name in splits),
         tuple((record.split, record.name) for record in folders),
         round(sum(map(_num_frames, folders)) * _mean_pixels(folders) * BYTES_PER_PIXEL),
+        tuple(record.problem for record in records if record.problem is not None),
     )
 
 
@@ -164,11 +169,12 @@ def _mean_pixels(records: Sequence[MediaRecord]) -> float:
 
 
 def _fingerprint(root: Path) -> tuple[object, ...]:
-    """What changes when a meta file does: names, sizes and times of all small enough in number to be listed."""
+    """What changes when a meta file does, or folders of videos come or go; not what is inside of those."""
     found = []
     for depth in range(_META_DEPTH):
-        for path in root.glob("*/" * depth + "*.*"):
-            if path.suffix in _META_SUFFIXES and path.is_file():
+        for path in root.glob("*/" * depth + "*"):
+            is_meta = path.suffix in _META_SUFFIXES and path.is_file()
+            if is_meta or (depth < _META_DEPTH - 1 and path.is_dir() and path.name != CACHE):
                 stat = path.stat()
                 found.append((str(path), stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))

@@ -138,6 +138,15 @@ def test_splits_limits_and_seeds_choose_the_videos(tmp_path):
     assert first != ["a", "b", "c"]
 
 
+def test_a_split_without_a_folder_of_images_is_passed_over_unless_it_is_the_only_one(tmp_path):
+    videos = {"v": {"expressions": {"0": {"exp": "what?"}}, "frames": ["00000"]}}
+    write_mevis(tmp_path, videos, None, split="valid")
+    shutil.rmtree(tmp_path / "valid" / "JPEGImages")
+    with pytest.raises(DatasetError, match=r"valid/JPEGImages/v is missing: unpack the images"):
+        load(tmp_path)
+    assert load(simple_mevis(tmp_path)).values("video_name") == ["one", "two"]
+
+
 def test_tags_of_the_call_are_added_to_those_of_the_split(tmp_path):
     dataset = fo.Dataset()
     dataset.add_dir(str(simple_mevis(tmp_path)), dataset_type=types.MeViS, tags=["mine"], max_samples=1)
@@ -311,6 +320,18 @@ def test_null_and_empty_masks_and_uncompressed_ones_are_read(tmp_path):
     (truth,) = read_masklets(sample, "ground_truth", exact=True)
     assert [int(truth.union(t).sum()) for t in range(4)] == [0, 0, 0, full]
     assert sample["frame_names"][0] == "00012.jpg"
+
+
+def test_files_may_begin_with_a_byte_order_mark_and_images_may_have_large_suffixes(tmp_path):
+    root = simple_mevis(tmp_path, ("a",))
+    for name in ("meta_expressions.json", "mask_dict.json"):
+        path = root / "train" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for path in list((root / "train" / "JPEGImages" / "a").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    sample = load(root).first()
+    assert sample["frame_names"] == ["00000.JPG", "00001.JPG", "00002.JPG", "00003.JPG"]
+    assert len(read_masklets(sample, "ground_truth")) == 3
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -238,6 +238,19 @@ def test_a_meta_file_is_parsed_again_only_when_it_has_changed(tmp_path, fiftyone
     assert "split_valid" in form(with_validation(root))
 
 
+def test_videos_that_cannot_be_imported_are_told_before(tmp_path, name):
+    root = simple_mevis(tmp_path / "mevis")
+    images = root / "train" / "JPEGImages"
+    (images / "two").rename(tmp_path / "aside")
+    shown = form(root)
+    assert "1 more videos cannot be imported: the folder" in invalid(shown)["problems"]
+    assert "| train | 1 | 4 | 3 | yes |" in shown["preview"]["default"]
+    assert not invalid(form(root, skip_failures=True))
+    assert "1 more videos will be left out" in texts(form(root, skip_failures=True)["problems"])
+    (tmp_path / "aside").rename(images / "two")
+    assert "problems" not in form(root)
+
+
 # --- the messages to the App ---
 
 

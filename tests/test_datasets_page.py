@@ -25,6 +25,7 @@ def test_the_examples_run(tmp_path, capsys):
     assert names["dataset"].values("video_name") == ["one", "two"]
     assert capsys.readouterr().out.endswith("[]\n")
     assert (tmp_path / "refvos" / "train").is_dir()
+    names["dataset"].delete()
 
 
 def test_the_table_names_types_that_exist():

@@ -14,6 +14,7 @@ import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.cli import main
 from fiftyone_refvos.evaluation import outcome, video_outcome
+from fiftyone_refvos.evaluation.run import MaskletEvaluation
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.masklet import BoolArray, Expression
 from fiftyone_refvos.metrics import PROTOCOLS, score_frame
@@ -350,6 +351,65 @@ def test_interrupted_runs_leave_nothing(videos, monkeypatch, module, step) -> No
     with pytest.raises(KeyboardInterrupt):
         evaluate(videos)
     assert (videos.list_evaluations(), attributes(videos)) == ([], [])
+
+
+def test_an_interruption_while_the_former_run_is_deleted_leaves_nothing(videos, monkeypatch) -> None:
+    evaluate(videos)
+    calls = []
+    delete_frame_fields = fo.Dataset.delete_frame_fields
+
+    def interrupt_once(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        delete_frame_fields(*args, **kwargs)
+
+    monkeypatch.setattr(fo.Dataset, "delete_frame_fields", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(videos)
+    assert (videos.list_evaluations(), attributes(videos)) == ([], [])
+
+
+def test_scores_of_a_process_that_was_killed_do_not_mix_with_new_ones(videos) -> None:
+    evaluate(videos)
+    MaskletEvaluation.delete_run(videos, "run", cleanup=False)  # what is there before the run is registered
+    assert len(attributes(videos)) == 8
+    first = evaluate(videos.limit(1)).metrics()["J&F"]
+    assert videos.values("run_JF") == [pytest.approx(first), None, None]
+
+
+def test_other_fields_and_failures_survive_an_evaluation_that_ends_early(videos, monkeypatch) -> None:
+    rv.find_failures(videos, "model", gt_field="truth", eval_key="run")
+    videos.add_sample_field("run_J", fo.StringField)
+    videos.set_values("run_J", ["a", "b", "c"])
+    with pytest.raises(FieldError, match="'run_J' holds a StringField, but is where scores of 'run' go: choose"):
+        evaluate(videos)
+    videos.reload()
+    assert videos.values("run_J") == ["a", "b", "c"]
+    videos.delete_sample_field("run_J")
+    found = videos.values("run_failures")
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outcome, "write_frame_scores", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(videos)
+    videos.reload()
+    assert videos.values("run_failures") == found
+    assert videos.count("run_failures.detections") > 0
+
+
+def test_renaming_replaces_failures_that_were_found_under_the_new_name(videos) -> None:
+    evaluate(videos)
+    rv.find_failures(videos, "run")
+    of_run = videos.count("run_failures.detections")
+    rv.find_failures(videos.limit(1), "model", gt_field="truth", eval_key="other")
+    videos.rename_evaluation("run", "other")
+    assert not any("run_" in path for path in attributes(videos))
+    assert videos.count("other_failures.detections") == of_run
+    videos.delete_evaluation("other")
+    assert attributes(videos) == []
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from fiftyone_refvos import types
 from fiftyone_refvos.exports.errors import ExportError
+from fiftyone_refvos.exports.exporter import replace_folder
 from fiftyone_refvos.exports.formats.mevis import MeViS
-from fiftyone_refvos.fields import read_masklets, write_masklets
+from fiftyone_refvos.fields import add_expressions, read_masklets, write_masklets
 from fiftyone_refvos.masklet import Expression, FrameResult, Masklet
+from fiftyone_refvos.overlay import write_video
 from tests.mevis_folder import SIZE, box_mask, rle, simple_mevis, write_mevis
 
 
@@ -100,6 +103,32 @@ def test_masklets_of_a_model_are_objects_of_their_own(dataset, tmp_path):
         assert [each.label for each in after["expressions"].detections] == ["the left one", "the right one"]
 
 
+def test_masklets_that_share_no_frame_are_different_objects(dataset, tmp_path):
+    sample = dataset.first()
+    expressions = [Expression(each.expression_id, each.label) for each in sample["expressions"].detections]
+    seen = {"0": (0, 1), "1": (2, 3), "2": (0, 1, 2)}
+    results = [
+        FrameResult(t, id_, box_mask(2, 2, 5, 5)[None] & (t in frames), np.ones(1, np.float32), t in frames)
+        for t in range(4)
+        for id_, frames in seen.items()
+    ]
+    write_masklets(sample, "model", Masklet.collect(results, expressions))
+    export(dataset.limit(1), tmp_path / "out", "model")
+    again = read_masklets(imported(tmp_path / "out").first(), "ground_truth")
+    assert {each.expression.id: tuple(np.flatnonzero(each.found)) for each in again} == seen
+
+
+def test_truth_that_was_changed_for_one_expression_stays_so(dataset, tmp_path):
+    sample = dataset.first()
+    (changed, *_) = (each for each in sample.frames[1]["ground_truth"].detections if each.expression_id == "0")
+    changed.mask = np.logical_and(changed.mask, np.indices(changed.mask.shape)[0] > 0)
+    sample.save()
+    export(dataset.limit(1), tmp_path / "out")
+    before, after = (read_masklets(each, "ground_truth") for each in (sample, imported(tmp_path / "out").first()))
+    for mine, its in zip(before, after, strict=True):
+        assert [its.union(t).tolist() for t in its.frames] == [mine.union(t).tolist() for t in mine.frames]
+
+
 def test_without_a_field_the_ones_that_exist_are_named(dataset, tmp_path):
     with pytest.raises(ExportError, match="masklets_field=, one of: ground_truth"):
         export(dataset, tmp_path / "out", None)
@@ -154,6 +183,41 @@ def test_an_interrupted_export_leaves_what_was_there(dataset, tmp_path, monkeypa
         assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
+def test_what_cannot_be_put_in_its_place_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "gone", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+def test_the_current_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ExportError, match="current folder"):
+        export(dataset, Path("."))
+    export(dataset, Path("in_it"))
+    assert (tmp_path / "here" / "in_it" / "train" / "mask_dict.json").is_file()
+
+
+def test_archives_of_folders_replace_nothing_unasked(dataset, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match="out exists"):
+        export(dataset, tmp_path / "out.zip")  # FiftyOne would remove the folder afterwards
+    (tmp_path / "out").rmdir()
+    export(dataset, tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert "out/train/mask_dict.json" in archive.namelist()
+    before = (tmp_path / "out.zip").read_bytes()
+    with pytest.raises(ExportError, match=r"out\.zip exists"):
+        export(dataset, tmp_path / "out.zip")
+    assert (tmp_path / "out.zip").read_bytes() == before
+    export(dataset, tmp_path / "out.zip", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "source"]
+
+
 def test_a_view_exports_the_samples_expressions_and_masks_that_it_shows(dataset, tmp_path):
     view = dataset.match({"video_name": "two"}).filter_labels("expressions", fo.ViewField("expression_id") == "0")
     export(view, tmp_path / "out")
@@ -198,6 +262,19 @@ def test_video_files_are_decoded_into_frames(dataset, tmp_path):
     assert next(iter(read_masklets(again, "ground_truth"))).union(3).all()
 
 
+def test_the_only_frame_of_a_video_file_is_numbered_as_others_are(fiftyone_home, tmp_path):
+    write_video(tmp_path / "short.mp4", iter([np.zeros((34, 48, 3), np.uint8)]), 24.0)
+    short = fo.Dataset()
+    short.add_sample(fo.Sample(filepath=str(tmp_path / "short.mp4")))
+    sample = short.first()
+    add_expressions(sample, ["it"])
+    (label,) = sample["expressions"].detections
+    results = [FrameResult(0, label.expression_id, np.ones((1, 34, 48), bool), np.ones(1, np.float32), True)]
+    write_masklets(sample, "model", Masklet.collect(results, [Expression(label.expression_id, "it")]))
+    export(short, tmp_path / "out", "model")
+    assert [path.name for path in (tmp_path / "out" / "train" / "JPEGImages" / "short").iterdir()] == ["00000.jpg"]
+
+
 def test_two_videos_of_one_name_are_refused(dataset, tmp_path):
     for sample in dataset:
         sample["video_name"] = "same"
@@ -237,3 +314,16 @@ def test_the_split_is_the_tag_unless_another_is_asked_for(dataset, tmp_path):
 def test_unnamed_sizes_stay(dataset, tmp_path):
     export(dataset, tmp_path / "out")
     assert imported(tmp_path / "out").first()["frame_size"] == [SIZE[1], SIZE[0]]
+
+
+def test_what_a_reader_would_miss_is_told(dataset, tmp_path, caplog):
+    predict(dataset.first())
+    export(dataset.limit(1), tmp_path / "out", "model", split="eval")
+    assert "1 expressions were left out, as 'model' has no masklets of them" in caplog.text
+    assert "look for the splits ('train', 'valid_u', 'valid', 'test'), not ['eval']: pass split=" in caplog.text
+    assert "edited" not in caplog.text
+    sample = dataset.first()
+    sample["expressions"].detections[0].label = "another text"
+    sample.save()
+    export(dataset.limit(1), tmp_path / "edited", "model")
+    assert "1 expressions were edited after their masklets in 'model' were made" in caplog.text

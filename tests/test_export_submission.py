@@ -128,6 +128,13 @@ def test_what_is_missing_is_named_and_nothing_is_written(dataset, tmp_path, data
     assert sorted(path.name for path in tmp_path.rglob("*.part")) == []
 
 
+@pytest.mark.parametrize("dataset_type", SUBMISSIONS)
+def test_no_archive_is_packed_into_another(dataset, tmp_path, dataset_type):
+    with pytest.raises(ExportError, match=r"pass a folder as export_dir, for .*mine/submission\.zip"):
+        dataset.export(str(tmp_path / "mine.zip"), dataset_type=dataset_type, masklets_field="ground_truth")
+    assert not any(tmp_path.glob("mine*"))
+
+
 def test_hidden_frames_are_missing_ones(dataset, tmp_path):
     with pytest.raises(ExportError, match="in 1 of 4 frames, the first is '00003'"):
         export(dataset.limit(1).match_frames(fo.ViewField("frame_number") < 4), tmp_path, types.MeViSSubmission)

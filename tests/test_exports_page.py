@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def test_the_examples_run(tmp_path, capsys):
-    dataset = fo.Dataset.from_dir(str(simple_mevis(tmp_path / "data")), dataset_type=types.MeViS, name="mevis")
+    dataset = fo.Dataset.from_dir(str(simple_mevis(tmp_path / "data")), dataset_type=types.MeViS, name="exports-page")
     for sample in dataset:
         sample.tags += ["valid_u", "valid"]
         sample.save()
@@ -27,7 +27,7 @@ def test_the_examples_run(tmp_path, capsys):
     (tmp_path / "runs" / "results.json").write_text(json.dumps(predictions))
     names: dict[str, Any] = {"dataset": dataset}
     blocks = [block.replace("/out", f"{tmp_path}/out").replace("/runs", f"{tmp_path}/runs") for block in BLOCKS]
-    *others, last = blocks
+    *others, last = (block.replace('"mevis"', '"exports-page"') for block in blocks)
     exec(f"import fiftyone_refvos as rv\n{last.replace('theirs', 'glus')}", names)  # makes what the others export
     assert "6 masklets of 2 videos" in capsys.readouterr().out
     for block in others:

@@ -18,7 +18,7 @@ from fiftyone_refvos.datasets.layouts.mevis import MeViS
 from fiftyone_refvos.datasets.records import FolderMedia
 from fiftyone_refvos.datasets.registry import recognise
 from tests.label_images import LEFT, RIGHT, masks_of, records, truth, write_json
-from tests.mevis_folder import SIZE, rle, simple_mevis, write_images
+from tests.mevis_folder import SIZE, rle, simple_mevis, write_images, write_mevis
 from tests.shared import shared_path
 
 FRAMES = ["00012", "00015", "00018"]
@@ -118,6 +118,16 @@ def test_a_conversion_in_train_is_told_from_mevis(tmp_path):
     simple_mevis(tmp_path)
     assert recognise(tmp_path) == [MeViS]
     assert LvVis(tmp_path).splits() == ()
+
+
+def test_mevis_without_a_blank_in_its_texts_is_no_conversion(tmp_path):
+    root = simple_mevis(tmp_path / "overlapping")  # "both" means objects that have expressions of their own
+    path = root / "train" / "meta_expressions.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("the left one", "左").replace("the right one", "右"))
+    assert recognise(root) == [MeViS]
+    root = write_converted(tmp_path / "with valid", "train")
+    write_mevis(root, {"v": {"expressions": {"0": {"exp": "哪个"}}, "frames": FRAMES[:1]}}, None, split="valid")
+    assert recognise(root) == [MeViS]
 
 
 def test_the_original_release_in_miniature_has_what_its_conversion_has(tmp_path):

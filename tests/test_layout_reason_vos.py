@@ -7,6 +7,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 import pytest
+from PIL import Image
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import types
@@ -103,6 +104,19 @@ def test_the_truth_as_prediction_is_perfect(tmp_path):
     results = rv.evaluate(dataset, "copy", gt_field="ground_truth", eval_key="perfect", protocol="reasonvos")
     assert results.metrics()["J&F"] == 1
     assert sorted(row["expression_id"] for row in results.expressions) == ["0_0", "1_0", "1_0_2", "3", "7"]
+
+
+@pytest.mark.parametrize("mode", ["1", "I;16", "RGB", "RGBA", "LA"])
+def test_any_value_above_0_is_the_object_whatever_the_mode_of_the_image(tmp_path, mode):
+    root = write_reason_vos(tmp_path)
+    path = root / "Annotations" / "VIPSeg_v_0" / "00012.png"
+    if mode == "I;16":
+        Image.fromarray(LEFT.astype(np.uint16) * 256).save(path)
+    else:
+        Image.fromarray(LEFT).convert("L").convert(mode).save(path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+    assert np.array_equal(masks_of(truth(records(ReasonVOS(root), "test")["v"]), "0")[0], LEFT)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def test_the_evaluation_part_has_long_and_short_captions(tmp_path):
     write_json(folder / "mask_dict.json", {"10000": [rle(LEFT), None, None], "10007": [None, rle(RIGHT), None]})
     write_images(folder / "videos" / "sav_1", frames, SIZE)
     assert RefSAV(tmp_path).splits() == ("eval",)
+    write_json(tmp_path / "Ref-SAV.json", {})  # SA-V itself is large, and not there
+    assert RefSAV(tmp_path).splits() == ("eval",)
     sample = fo.Dataset.from_dir(str(tmp_path), dataset_type=types.RefSAV).first()
     assert sample.tags == ["eval"]
     assert sample["frame_names"] == ["100000.jpg", "100004.jpg", "100008.jpg"]

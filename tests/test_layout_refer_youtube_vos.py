@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fiftyone_refvos.datasets.files import DatasetError
 from fiftyone_refvos.datasets.layouts.ref_davis17 import RefDAVIS17
@@ -75,6 +77,18 @@ def test_objects_are_the_values_of_palette_and_grey_images(tmp_path, mode):
     annotations = truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
     assert np.array_equal(masks_of(annotations, "2")[0], LEFT)
     assert np.array_equal(masks_of(annotations, "5")[0], RIGHT)
+
+
+def test_ids_may_have_16_bits_and_colours_are_refused(tmp_path):
+    root = write_train(tmp_path)
+    path = root / "train" / "Annotations" / "a-b_c" / "00010.png"
+    Image.fromarray(LEFT * np.uint16(2) + RIGHT * np.uint16(700)).save(path)
+    annotations = truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
+    assert np.array_equal(masks_of(annotations, "2")[0], LEFT)
+    assert np.array_equal(masks_of(annotations, "700")[0], RIGHT)
+    Image.fromarray(LEFT).convert("RGB").save(path)
+    with pytest.raises(DatasetError, match=r"00010\.png has colours \(RGB\)"):
+        truth(records(ReferYouTubeVOS(root), "train")["a-b_c"])
 
 
 def test_a_frame_without_annotation_image_is_not_annotated(tmp_path):
@@ -182,3 +196,17 @@ def test_an_object_id_that_no_pixel_can_have_is_refused(tmp_path):
     write_json(root / "meta_expressions" / "train" / "meta_expressions.json", {"videos": {"a-b_c": video}})
     with pytest.raises(DatasetError, match=r"expression '0' has the object ids \('cat',\)"):
         records(ReferYouTubeVOS(root), "train")
+
+
+def test_objects_of_a_video_without_expressions_are_read_where_the_split_has_truth(tmp_path):
+    root = write_train(tmp_path)
+    path = root / "meta_expressions" / "train" / "meta_expressions.json"
+    videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+    silent = {"expressions": {}, "frames": FRAMES[:1]}
+    write_json(path, {"videos": {**videos, "silent": silent, "bare": silent}})
+    for name in ("silent", "bare"):
+        write_images(root / "train" / "JPEGImages" / name, FRAMES[:1])
+    write_label_maps(root / "train" / "Annotations" / "silent", {FRAMES[0]: label_map(_3=LEFT)})
+    found = records(ReferYouTubeVOS(root), "train")
+    assert np.array_equal(masks_of(truth(found["silent"]), "3"), [LEFT])
+    assert found["bare"].read_annotations is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,67 @@ def test_a_damaged_dataset_is_recognised_and_named(tmp_path):
     report = run(root)
     assert not report.passed
     assert any("meta_expressions.json is not valid JSON" in line for line in report.lines())
+
+
+def rewritten(root: Path, change: Callable[[Any], None]) -> CaseReport:
+    """The report on a dataset whose figures were changed."""
+    expected = content(root / "expected_counts.json")
+    change(expected)
+    (root / "expected_counts.json").write_text(json.dumps(expected))
+    return run(root)
+
+
+def test_what_is_not_there_may_be_counted_as_0_or_left_out(tmp_path):
+    def change(expected: Any) -> None:
+        expected["splits"]["train"]["by_type"]["3"] = 0
+
+    report = rewritten(copied("ReVOS", tmp_path / "revos"), change)
+    assert report.passed, "\n".join(report.lines())
+
+    def add_folder(expected: Any) -> None:
+        expected["videos"]["c687ebf7339f"]["annotation_folders"]["MeViS_c687ebf7339f_9"] = {}
+
+    report = rewritten(copied("ReasonVOS", tmp_path / "reasonvos"), add_folder)
+    assert report.passed, "\n".join(report.lines())
+
+
+def test_the_order_of_the_files_of_a_submission_is_free_and_the_files_are_not(tmp_path):
+    root = copied("Refer-YouTube-VOS", tmp_path / "copy")
+    assert rewritten(root, lambda expected: expected["splits"]["valid"]["submission_files"].reverse()).passed
+    report = rewritten(root, lambda expected: expected["splits"]["valid"]["submission_files"].pop())
+    assert [stage.name for stage in report.stages if not stage.passed] == ["submission_files"]
+
+
+def test_a_masklet_that_no_expression_names_is_not_compared(tmp_path):
+    root = copied("mevis", tmp_path / "copy")
+    path = root / "train" / "mask_dict.json"
+    path.write_text(json.dumps({**content(path), "77": content(path)["0"]}))
+
+    def change(expected: Any) -> None:
+        train = expected["splits"]["train"]
+        train["masklets"]["77"] = train["masklets"]["0"]
+        train["n_masklets"] += 1
+
+    report = rewritten(root, change)
+    assert report.passed, "\n".join(report.lines())
+    assert report.not_compared["masklets 77"] == "no expression names them"
+
+
+def test_an_object_without_pixels_and_expression_counts_in_ref_sav_and_so_do_figures_beside_its_splits(tmp_path):
+    root = copied("Ref-SAV", tmp_path / "copy")
+    path = next(root.rglob("*_manual.json"))
+    parsed = content(path)
+    for row in parsed["masklet"]:
+        row.append(None)
+    path.write_text(json.dumps(parsed))
+
+    def change(expected: Any) -> None:
+        video = expected["train"]["sav_000001"]
+        video["areas"]["3"] = [0] * 6
+        video["n_masklets"] = 4
+        expected["n_videos"] = 3
+
+    report = rewritten(root, change)
+    assert report.passed, "\n".join(report.lines())
+    report = rewritten(root, lambda expected: expected.update(n_videos=4))
+    assert [stage.name for stage in report.stages if not stage.passed] == ["n_videos"]

@@ -182,6 +182,15 @@ def test_videos_that_are_not_in_the_dataset_are_counted(dataset, tmp_path):
     assert "else" not in dataset.get_frame_field_schema()
 
 
+def test_what_macos_adds_to_folders_and_archives_is_no_video(dataset, tmp_path):
+    path = as_zip(tmp_path / "theirs.zip", pngs(top="Annotations/"))
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("__MACOSX/Annotations/one/0/._00000.png", "Annotations/._one.png", "Annotations/one/0/._0.png"):
+            archive.writestr(name, b"attributes")
+    assert import_predictions(dataset, path, "theirs").unknown_videos == []
+    check(dataset)
+
+
 def test_a_field_of_something_else_is_replaced_only_when_asked(dataset, tmp_path):
     folder = as_folder(tmp_path / "out", pngs())
     import_predictions(dataset, folder, "theirs")

@@ -8,6 +8,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 import pytest
+from fiftyone import ViewField as F
 from PIL import Image
 
 import fiftyone_refvos as rv
@@ -105,6 +106,18 @@ def test_unpredicted_expressions_and_views(videos, tmp_path) -> None:
     clips = rv.make_pseudo_labels(videos.skip(1).to_clips([[(2, 3)]]), "model", absent_policy="zero")
     assert clips.labels[0].ious == (None, 30 / 42, 0.0, None)
     assert videos.values("frames.model.detections.iou") == before  # what the clips do not show stays
+
+
+def test_frames_that_are_annotated_no_longer_lose_their_number(videos) -> None:
+    rv.make_pseudo_labels(videos, "model")
+    sample = videos.first()
+    sample.frames[1]["ground_truth"] = None
+    sample.save()
+    rv.make_pseudo_labels(videos.match_frames(F("frame_number") > 1), "model")
+    assert videos.first().frames[1].model.detections[0].iou == 30 / 42  # what the view does not show stays
+    rv.make_pseudo_labels(videos, "model")
+    frames = videos.first().frames
+    assert [frames[number].model.detections[0].iou for number in (1, 2)] == [None, 30 / 42]
 
 
 def test_errors_name_the_video_and_can_be_skipped(videos) -> None:

@@ -56,7 +56,7 @@ def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
         DatasetError: if it is missing, not UTF-8, not JSON, or holds something else
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: is {path.parent} the folder of the dataset?") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, numbers of thousands of digits
@@ -115,7 +115,7 @@ def as_number(value: Any, where: object) -> int:
 
 
 def frame_files(
-    folder: Path, stems: Iterable[str], suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")
+    folder: Path, stems: Iterable[str], suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 ) -> tuple[str, ...]:
     """The file names of frames that are listed without suffix.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,32 +72,45 @@ def _check_runs(runs: NDArray[np.int64], size: Size, where: object) -> None:
         )
 
 
-def read_index_png(path: Path, size: Size) -> NDArray[np.uint8]:
-    """The object ids of an annotation image, `(H, W) uint8`: palette or grey values, not colours.
+def read_index_png(path: Path, size: Size) -> NDArray[np.uint16]:
+    """The object ids of an annotation image, `(H, W) uint16`: palette or grey values of 1 to 16 bits, not colours.
 
     Raises:
         DatasetError: if it cannot be read, is neither a palette nor a grey image, or has another size
     """
+    with _annotation(path, size) as image:
+        if image.mode not in ("P", "L", "1", "I;16", "I"):  # the last two are 16 bits, as Pillow calls them
+            raise DatasetError(f"{path} has colours ({image.mode}), but should hold one object id per pixel")
+        return np.array(image).astype(np.uint16)
+
+
+def read_binary_png(path: Path, size: Size) -> RLE | None:
+    """The mask of an image in which any value above 0 is the object, whatever its mode; None without any.
+
+    Raises:
+        DatasetError: if it cannot be read, or has another size
+    """
+    with _annotation(path, size) as image:
+        return to_rle(above_zero(image))
+
+
+def above_zero(image: Image.Image) -> NDArray[np.bool_]:
+    """Where an image has any value above 0, `(H, W) bool`; palette indices count, opacity does not."""
+    pixels = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "CMYK", "LA") else image)
+    return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0)
+
+
+@contextmanager
+def _annotation(path: Path, size: Size) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             if (image.height, image.width) != tuple(size):
                 raise DatasetError(
                     f"{path} is {_times((image.height, image.width))}, but the frames {_times(size)} (height x width)"
                 )
-            if image.mode not in ("P", "L", "1"):
-                raise DatasetError(f"{path} has colours ({image.mode}), but should hold one object id per pixel")
-            return np.array(image, dtype=np.uint8)
+            yield image
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} cannot be read ({error}): unpack the annotations again") from error
-
-
-def read_binary_png(path: Path, size: Size) -> RLE | None:
-    """The mask of an image in which any value above 0 is the object; None without any.
-
-    Raises:
-        DatasetError: as `read_index_png`
-    """
-    return to_rle(read_index_png(path, size) > 0)
 
 
 def to_rle(mask: NDArray[np.bool_]) -> RLE | None:

@@ -37,14 +37,19 @@ LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in _LAYOUTS}
 
 
 def recognise(root: Path) -> list[type[Layout]]:
-    """The layouts that a folder has; several for a folder with several datasets, [] for none."""
-    found = [layout for layout in _LAYOUTS if root.is_dir() and _fits(layout, root)]
+    """The layouts that a folder has; several for a folder with several datasets, [] for none.
+
+    One of which only a damaged file speaks counts where there is no other.
+    """
+    fits = {layout: _fits(layout, root) for layout in _LAYOUTS if root.is_dir()}
+    found = [layout for layout, fit in fits.items() if fit] or [layout for layout, fit in fits.items() if fit is None]
     seeming = {name for layout in found for name in layout.also_fits}
     return [layout for layout in found if layout.name not in seeming]
 
 
-def _fits(layout: type[Layout], root: Path) -> bool:
+def _fits(layout: type[Layout], root: Path) -> bool | None:
+    """Whether a folder has a layout; None where a damaged file, of which its import tells, leaves that open."""
     try:
         return bool(layout(root).splits())
     except DatasetError:
-        return True  # a damaged file of that layout, of which its import tells
+        return None

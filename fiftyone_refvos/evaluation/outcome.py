@@ -56,18 +56,21 @@ class Outcome(ABC):
 
     def write(self, method: MaskletEvaluation, eval_key: str, results: MaskletEvaluationResults) -> None:
         """Writes all fields, then the run; whatever interrupts it, none of them remains."""
-        dataset = self.media.dataset
-        if eval_key in dataset.list_evaluations():
-            dataset.delete_evaluation(eval_key)
         try:
+            self._delete(method, eval_key)  # also what a process that was killed has left
             self._write_fields(eval_key)
             method.register_run(self.media.samples, eval_key)
             method.save_run_results(self.media.samples, eval_key, results)
-        except BaseException:  # also Ctrl-C
-            if eval_key in dataset.list_evaluations():
-                method.delete_run(dataset, eval_key, cleanup=False)
-            method.cleanup(dataset, eval_key)
+        except BaseException:  # also Ctrl-C, which may come while the former run is being deleted
+            self._delete(method, eval_key)
             raise
+
+    def _delete(self, method: MaskletEvaluation, eval_key: str) -> None:
+        """Deletes the run of a key, be it the former or the new one, and scores that no run has."""
+        dataset = self.media.dataset
+        if eval_key in dataset.list_evaluations():
+            dataset.delete_evaluation(eval_key)
+        method.delete_scores(dataset, eval_key)
 
     def _write_fields(self, key: str) -> None:
         dataset, fields, measures = self.media.dataset, self.media.fields, measures_of(self.media.dataset)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.evaluation as foe
 
-from fiftyone_refvos.fields.samples import root_dataset
+from fiftyone_refvos.fields.samples import FieldError, root_dataset
 from fiftyone_refvos.fields.schema import holds_labels, label_path
 from fiftyone_refvos.fields.scores import frame_prefix
 
@@ -34,8 +34,7 @@ class Measures:
 VIDEO_MEASURES = Measures(("J", "F"), ("J", "F", "JF"), ("J", "F", "JF"))
 IMAGE_MEASURES = Measures(("iou",), ("iou",), ("iou",))
 # What the analysis of failures adds to a run; it goes with the run, too.
-ADDED_PER_EXPRESSION = ("failure", "failure_score")
-ADDED_PER_VIDEO = ("failures",)
+ADDED = Measures((), ("failure",), ("failures",))
 
 
 class MaskletEvaluationConfig(foe.EvaluationMethodConfig):
@@ -83,11 +82,25 @@ class MaskletEvaluation(foe.EvaluationMethod):
         fields = [f"{prefix}{self.config.pred_field}", f"{prefix}{self.config.gt_field}"]
         return fields + [path for path in self.paths(samples, key) if samples.get_field(path) is not None]
 
+    def validate_run(self, samples: fo.Dataset | fo.DatasetView, key: str, overwrite: bool = True) -> None:
+        """As every run, and refuses a key whose fields hold something else than scores."""
+        super().validate_run(samples, key, overwrite=overwrite)
+        dataset = root_dataset(samples)
+        for path in self.score_paths(dataset, key):
+            stored = dataset.get_field(path)
+            if stored is not None and not isinstance(stored, fo.FloatField):
+                raise FieldError(
+                    f"dataset {dataset.name!r}: {path!r} holds a {type(stored).__name__}, but is where scores of "
+                    f"{key!r} go: choose another eval_key, or rename the field"
+                )
+
     def rename(self, samples: fo.Dataset | fo.DatasetView, key: str, new_key: str) -> None:
-        """Gives the fields of a run their new names."""
+        """Gives the fields of a run their new names; failures found under that name without a run are replaced."""
         dataset = root_dataset(samples)
         new = dict(zip(self.paths(dataset, key), self.paths(dataset, new_key), strict=True))
         existing = {path: name for path, name in new.items() if dataset.get_field(path) is not None}
+        failures = self._paths(dataset, key, ADDED)
+        _delete(dataset, [new[path] for path in failures if _of_one_type(dataset, path, new[path])])
         on_samples, on_frames = _apart(existing)
         if on_samples:
             dataset.rename_sample_fields(on_samples)
@@ -97,27 +110,50 @@ class MaskletEvaluation(foe.EvaluationMethod):
     def cleanup(self, samples: fo.Dataset | fo.DatasetView, key: str) -> None:
         """Deletes the fields of a run."""
         dataset = root_dataset(samples)
-        existing = {path: path for path in self.paths(dataset, key) if dataset.get_field(path) is not None}
-        on_samples, on_frames = _apart(existing)
-        if on_samples:
-            dataset.delete_sample_fields([*on_samples])
-        if on_frames:
-            dataset.delete_frame_fields([*on_frames])
+        _delete(dataset, self.paths(dataset, key))
+
+    def delete_scores(self, samples: fo.Dataset | fo.DatasetView, key: str) -> None:
+        """Deletes the scores of a key that has no run; what the analysis of failures has written stays."""
+        dataset = root_dataset(samples)
+        _delete(dataset, self.score_paths(dataset, key))
 
     def paths(self, samples: fo.Dataset | fo.DatasetView, key: str) -> list[str]:
         """All paths that a run may have, in an order that does not depend on the key."""
+        return self.score_paths(samples, key) + self._paths(samples, key, ADDED)
+
+    def score_paths(self, samples: fo.Dataset | fo.DatasetView, key: str) -> list[str]:
+        """The paths that an evaluation writes."""
+        return self._paths(samples, key, measures_of(root_dataset(samples)))
+
+    def _paths(self, samples: fo.Dataset | fo.DatasetView, key: str, measures: Measures) -> list[str]:
         dataset, config = root_dataset(samples), self.config
-        prefix, measures = frame_prefix(dataset), measures_of(dataset)
+        prefix = frame_prefix(dataset)
         paths = [f"{prefix}{config.pred_field}.detections.{key}_{name}" for name in measures.per_frame]
         if holds_labels(dataset, config.expressions_field):
             labels = label_path(dataset, config.expressions_field)
-            paths += [f"{labels}.{key}_{name}" for name in (*measures.per_expression, *ADDED_PER_EXPRESSION)]
-        return paths + [f"{key}_{name}" for name in (*measures.per_sample, *ADDED_PER_VIDEO)]
+            paths += [f"{labels}.{key}_{name}" for name in measures.per_expression]
+        return paths + [f"{key}_{name}" for name in measures.per_sample]
 
 
 def measures_of(dataset: fo.Dataset) -> Measures:
     """What runs write of the media of a dataset."""
     return IMAGE_MEASURES if dataset.media_type == "image" else VIDEO_MEASURES
+
+
+def _delete(dataset: fo.Dataset, paths: Iterable[str]) -> None:
+    """Deletes those of the fields that exist."""
+    on_samples, on_frames = _apart({path: path for path in paths if dataset.get_field(path) is not None})
+    if on_samples:
+        dataset.delete_sample_fields([*on_samples])
+    if on_frames:
+        dataset.delete_frame_fields([*on_frames])
+
+
+def _of_one_type(dataset: fo.Dataset, *paths: str) -> bool:
+    """Whether the fields exist and hold the same."""
+    fields = [dataset.get_field(path) for path in paths]
+    types = {(type(field), getattr(field, "document_type", None)) for field in fields}
+    return None not in fields and len(types) == 1
 
 
 def _apart(paths: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from fiftyone_refvos.exports.reading import Shown, read_sample
 from fiftyone_refvos.exports.records import Exported
 from fiftyone_refvos.fields.schema import masklet_fields
 from fiftyone_refvos.fields.scores import check_expressions_field, name_of
+from fiftyone_refvos.fields.state import stale_expressions
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +30,14 @@ class MaskletExporter(foud.BatchDatasetExporter):
     """Exports masklets: `dataset.export("out", dataset_type=rv.types.YouTubeVIS, masklets_field="glus")`.
 
     All is written beside its place first, and renamed when it is complete: whatever happens, there is either the
-    whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed.
+    whole export or what was there before. An existing folder is an error unless `overwrite=True` is passed. A process
+    that is killed leaves a hidden folder `.<name>.*.part` behind, which can be removed; while one is
+    replaced what was there is in `.<name>.*.old`.
 
     Args:
-        export_dir: the folder to write; for formats of one file this file, or a folder for it. Give zips a folder:
-            around an `export_dir` with .zip `dataset.export` packs an archive of its own
+        export_dir: the folder to write; for formats of one file this file, or a folder for it. `dataset.export`
+            packs what is written into an archive if it ends so, as in .zip; zips of submissions need a folder
+            therefore
         masklets_field: the field with the masks, without `frames.`: of a model, or `ground_truth`. It is called so
             because FiftyOne drops `label_field` on its way to exporters of this kind
         expressions_field: the field with the expressions
@@ -89,7 +94,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
     def _write(self, samples: fo.Dataset | fo.DatasetView, field: str, staging: Path, progress: Any) -> None:
         writer = self.format_cls(staging, MediaMode.of(self.export_media))
         names: dict[tuple[str | None, str], str] = {}
-        unknown = 0
+        unknown = stale = 0
+        splits: set[str] = set()
         with writer.open_files, fou.ProgressBar(total=len(samples), progress=progress) as bar:
             for sample in bar(samples.iter_samples()):
                 shown = _shown(samples, sample, field)
@@ -97,10 +103,19 @@ class MaskletExporter(foud.BatchDatasetExporter):
                 split = exported.record.split if self.format_cls.splits_apart else None
                 _check(exported, sample, names, split)
                 unknown += len(exported.unknown)
+                stale += len(stale_expressions(sample, field, expressions_field=self.expressions_field))
+                splits.add(exported.record.split)
                 writer.add(exported)
             writer.finish()
         if unknown:
             logger.warning("%d expressions were left out, as %r has no masklets of them", unknown, field)
+        if stale:
+            logger.warning("%d expressions were edited after their masklets in %r were made", stale, field)
+        known = self.format_cls.readable_splits
+        if known is not None and (strange := sorted(splits - {*known})):
+            logger.warning(
+                "readers of %s look for the splits %s, not %s: pass split=", self.format_cls.title, known, strange
+            )
 
     def _checked_field(self, samples: fo.Dataset | fo.DatasetView) -> str:
         title, kinds = self.format_cls.title, self.format_cls.media_types
@@ -122,6 +137,15 @@ class MaskletExporter(foud.BatchDatasetExporter):
         if self.export_dir is None:
             raise ExportError("the folder to export into is not said: pass export_dir=")
         target, archive = Path(self.export_dir), self.format_cls.archive
+        packed = _packed_into()
+        if packed is not None and archive is not None:
+            raise ExportError(
+                f"dataset.export would pack {archive} into the archive {packed}: pass a folder as export_dir, "
+                f"for {target / archive}"
+            )
+        for place in (packed, target) if packed else ():
+            if place.exists() and not self.overwrite:  # FiftyOne replaces the one and removes the other
+                raise ExportError(f"{place} exists: pass overwrite=True to replace it, or choose another export_dir")
         if archive is not None and target.suffix != Path(archive).suffix:
             target /= archive
         occupied = target.is_file() or (target.is_dir() and any(target.iterdir()))
@@ -129,6 +153,8 @@ class MaskletExporter(foud.BatchDatasetExporter):
             raise ExportError(f"{target} exists: pass overwrite=True to replace it, or choose another export_dir")
         if occupied and target.is_dir():
             _check_media_outside(samples, target)
+        if Path.cwd().is_relative_to(target):
+            raise ExportError(f"{target} is, or holds, the current folder: export into a folder in it")
         return target
 
     def _publish(self, staging: Path, target: Path) -> None:
@@ -137,18 +163,31 @@ class MaskletExporter(foud.BatchDatasetExporter):
         if source.is_file():
             os.replace(source, target)
             return
-        aside = None
-        if target.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            os.replace(target, aside / target.name)
-        os.replace(source, target)
-        if aside is not None:
-            shutil.rmtree(aside)
+        replace_folder(source, target)
 
 
 def exporter_for(format_cls: type[Format]) -> type[MaskletExporter]:
     """The exporter of a format, as `get_dataset_exporter_cls` of a FiftyOne dataset type returns it."""
     return type(f"{format_cls.__name__}Exporter", (MaskletExporter,), {"format_cls": format_cls})
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Renames a folder to a name that may be taken; what has it stays if that fails."""
+    if not target.exists():
+        os.replace(source, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = aside / target.name
+    try:
+        os.replace(target, old)
+        os.replace(source, target)
+    except BaseException:
+        if not target.exists():
+            os.replace(old, target)
+        if not old.exists():
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def _check(
@@ -186,6 +225,15 @@ def _shown(samples: fo.Dataset | fo.DatasetView, sample: fo.Sample, field: str) 
         return Shown({1}, set(one.values(f"{field}.detections.id", unwind=True)))
     ids = one.values(f"frames.{field}.detections.id", unwind=True)
     return Shown(set(one.values("frames.frame_number", unwind=True)), set(ids))
+
+
+def _packed_into() -> Path | None:
+    """The archive that `dataset.export` will make of the folder, and of which it does not tell exporters."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not fo.Dataset.export.__code__:
+        frame = frame.f_back
+    path = frame.f_locals.get("archive_path") if frame else None
+    return None if path is None else Path(path).expanduser().absolute()
 
 
 def _umask() -> int:

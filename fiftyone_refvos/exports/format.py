@@ -39,6 +39,9 @@ class Format(ABC):
     splits_apart: ClassVar[bool] = True
     """Whether two splits may have a video of the same name."""
 
+    readable_splits: ClassVar[tuple[str, ...] | None] = None
+    """The names of splits that readers look for; None where they take any."""
+
     def __init__(self, root: Path, media: MediaMode) -> None:
         self.root = root
         self.media = media

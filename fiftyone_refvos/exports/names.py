@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from fiftyone_refvos.datasets.files import inside
@@ -38,6 +40,20 @@ class FlatNames:
             )
         self._owners[key] = name
         return flat
+
+
+def sorted_stems(stems: Sequence[str]) -> tuple[str, ...]:
+    """Names of frames that are in temporal order when readers sort them as text: "09" and "10" for "9" and "10".
+
+    They stay as they are where they are sorted; numbers get zeros in front; other names become numbers from 00000.
+    """
+    names = tuple(stems)
+    if any(later <= earlier for earlier, later in pairwise(names)):
+        width = max(len(name) for name in names)
+        names = tuple(name.zfill(width) if name.isdecimal() else "" for name in names)
+    if any(later <= earlier for earlier, later in pairwise(names)):
+        names = tuple(f"{t:05d}" for t in range(len(names)))
+    return names
 
 
 def picture_names(exported: Exported) -> list[str]:

@@ -112,7 +112,8 @@ def read_sample(
     )
     void, foreground = (_areas(sample, name, count) if place.is_video else None for name in ("void", "foreground"))
     ordered = tuple(sorted(objects.values(), key=lambda each: natural_key(each.id)))
-    return Exported(record, Annotations(source.size, ordered, annotated, void, foreground), _stems(record, count))
+    stems = _stems(record, count if place.is_video else None)
+    return Exported(record, Annotations(source.size, ordered, annotated, void, foreground), stems)
 
 
 def _is_of_model(place: Place, field: str, expressions_field: str) -> bool:
@@ -148,9 +149,11 @@ def _object_ids(
     label: RawLabel, expression_id: str, tracks: Mapping[str, ObjectTrack], by_model: bool
 ) -> tuple[str, ...] | None:
     """What the dataset says that an expression means, where it is its own truth; else what has masks of it."""
-    if not by_model and label.get("object_ids") is not None:
-        return tuple(str(each) for each in label["object_ids"])
     found = tuple(id_ for id_, track in tracks.items() if expression_id in track.expression_ids)
+    if not by_model and label.get("object_ids") is not None:
+        # An object has another id here where somebody has changed its masks for one of its expressions.
+        named = {tracks[id_].object_id: id_ for id_ in found}
+        return tuple(named.get(str(each), str(each)) for each in label["object_ids"])
     # Of a typed prompt without true masks nobody has said that there is no such object.
     return found or (None if label.get("kind") == "prompt" and not by_model else ())
 
@@ -169,11 +172,13 @@ def _media(place: Place, source: FrameSource) -> FolderMedia | FileMedia:
     return FolderMedia(source.folder, source.names, rate or DEFAULT_FRAME_RATE)
 
 
-def _stems(record: MediaRecord, count: int) -> tuple[str, ...]:
+def _stems(record: MediaRecord, count: int | None) -> tuple[str, ...]:
+    """The names of the `count` frames of a video, None for an image, which is its own frame."""
     if isinstance(record.media, FolderMedia):
         return tuple(Path(name).stem for name in record.media.names)
-    # An image is its own frame; the frames of a video file have no names.
-    return tuple(f"{t:05d}" for t in range(count)) if count > 1 else (record.media.path.stem,)
+    if count is None:
+        return (record.media.path.stem,)
+    return tuple(f"{t:05d}" for t in range(count))  # in a file they have no names
 
 
 def _plain(label: RawLabel) -> dict[str, Any]:

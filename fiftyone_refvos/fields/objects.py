@@ -49,7 +49,7 @@ def read_objects(
 
     Detections with the same `object_id` are the same object; without one, `index`, then `instance` tell
     objects apart. Where expressions count their objects for themselves, as masklets of models do, the same id
-    stands for different objects: their boxes or masks in the same frame differ.
+    stands for different objects: two expressions name the same one if it has the same masks in the same frames.
 
     Args:
         sample: a sample of a dataset or a view
@@ -75,15 +75,16 @@ def read_objects(
                 continue
             if exact:
                 check_size(place, name, number, detection, mask_of(place, detection), canvas)
-            key = (_identity(detection, position), detection.get("expression_id"))
-            by_expression.setdefault(key, _Found()).detections.setdefault(number, detection)
+            expression_id = detection.get("expression_id")
+            key = (_identity(detection, position), expression_id)
+            naming = set() if expression_id is None else {str(expression_id)}
+            by_expression.setdefault(key, _Found(naming)).detections.setdefault(number, detection)
     objects: dict[object, list[_Found]] = {}
-    for (identity, expression_id), found in by_expression.items():
+    for (identity, _), found in by_expression.items():
         same = objects.setdefault(identity, [])
         known = next((each for each in same if each.agrees(found, place)), found)
         known.detections = found.detections | known.detections
-        if expression_id is not None:
-            known.expression_ids.add(str(expression_id))
+        known.expression_ids |= found.expression_ids
         if known is found:
             same.append(found)
     return [found.finish(place, list(frames), size, canvas, empty) for same in objects.values() for found in same]
@@ -102,11 +103,13 @@ def _identity(detection: Mapping[str, object], position: int) -> tuple[object, .
 class _Found:
     """An object while its detections are gathered."""
 
+    expression_ids: set[str]
     detections: dict[int, RawLabel] = field(default_factory=dict)
-    expression_ids: set[str] = field(default_factory=set)
 
     def agrees(self, other: _Found, place: Place) -> bool:
-        """Whether both have the same masks where both are."""
+        """Whether both have the same masks; what no expression names may have some in other frames."""
+        if self.expression_ids and other.expression_ids and self.detections.keys() != other.detections.keys():
+            return False
         shared = self.detections.keys() & other.detections.keys()
         return all(_same_mask(place, self.detections[number], other.detections[number]) for number in shared)
 

@@ -8,16 +8,16 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from PIL import Image
 
 from fiftyone_refvos.datasets.files import DatasetError, inside
-from fiftyone_refvos.datasets.masks import to_rle
+from fiftyone_refvos.datasets.masks import above_zero, to_rle
 from fiftyone_refvos.datasets.records import Size
 from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.predictions.source import Prediction, Wanted
 
 TOP = "Annotations"
+MAC = "__MACOSX"  # what macOS puts into archives beside the files; like hidden files, it is no prediction
 
 
 class Submission(ABC):
@@ -57,8 +57,9 @@ class Submission(ABC):
         """The names of the masks, without suffix, of every folder that has some."""
         if self._files is None:
             found: dict[str, set[str]] = defaultdict(set)
-            for name in self._names():
-                path = PurePosixPath(name)
+            for path in map(PurePosixPath, self._names()):
+                if any(part.startswith((".", MAC)) for part in path.parts):
+                    continue
                 found[str(path.parent)].add(path.stem)
             self._files = dict(found)
         return self._files
@@ -74,12 +75,11 @@ class Submission(ABC):
                         f"{where} is {image.height}x{image.width}, but the frames are {size[0]}x{size[1]} (height x "
                         "width): write the masks at the size of the frames"
                     )
-                pixels = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "CMYK", "LA") else image)
+                return to_rle(above_zero(image))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"{where} cannot be read as an image ({error}): write it again") from error
-        return to_rle(np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0))
 
 
 class SubmissionFolder(Submission):

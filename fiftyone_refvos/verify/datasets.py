@@ -61,7 +61,7 @@ def is_case(path: Path) -> bool:
 
 def check(path: Path) -> CaseReport:
     """Imports every dataset of a folder and compares all that `expected_counts.json` says."""
-    expected = json.loads((path / EXPECTED).read_text())
+    expected = json.loads((path / EXPECTED).read_text(encoding="utf-8"))
     layouts = recognise(path)
     report = CaseReport(path, f"dataset {', '.join(layout.title for layout in layouts)}")
     parsed: dict[str, list[Parsed]] = {}

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fiftyone_refvos.datasets.files import DatasetError, as_ids, frame_files, inside, member, natural_key, read_json
+from fiftyone_refvos.datasets.files import (
+    DatasetError,
+    as_ids,
+    entries_of,
+    frame_files,
+    inside,
+    member,
+    natural_key,
+    read_json,
+)
 from fiftyone_refvos.datasets.layout import record_or_problem
 from fiftyone_refvos.datasets.masks import VOID, image_size, read_index_png, to_rle
 from fiftyone_refvos.datasets.records import (
@@ -55,12 +64,13 @@ class IndexPngSplit:
         Raises:
             DatasetError: if files are missing, or the contents are something else
         """
+        says = any(each.get("obj_id") is not None for each in entries_of(videos, "expressions"))
         return [
-            record_or_problem(name, self.name, partial(self._record, name, video, f"{where}, video {name!r}"))
+            record_or_problem(name, self.name, partial(self._record, name, video, says, f"{where}, video {name!r}"))
             for name, video in videos.items()
         ]
 
-    def _record(self, name: str, video: Any, where: str) -> MediaRecord:
+    def _record(self, name: str, video: Any, says: bool, where: str) -> MediaRecord:
         folder = first_folder(self.images, name)
         stems = as_ids(member(video, "frames", list, where), where)
         names = frame_files(folder, sorted(stems, key=natural_key))
@@ -69,11 +79,18 @@ class IndexPngSplit:
         listed = member(video, "expressions", dict, where)
         expressions = tuple(_expression(id_, value, f"{where}, expression {id_!r}") for id_, value in listed.items())
         named = {id_ for each in expressions for id_ in each.object_ids or ()}
+        annotations = first_folder(self.annotations, name)
+        if expressions:
+            known = any(each.object_ids is not None for each in expressions) and any(
+                map(Path.is_dir, self.annotations)
+            )
+        else:  # its objects count, too, where the split tells what its masks mean
+            known = says and annotations.is_dir()
         reader = None
-        if any(each.object_ids is not None for each in expressions) and any(map(Path.is_dir, self.annotations)):
+        if known:
             reader = partial(
                 _read,
-                first_folder(self.annotations, name),
+                annotations,
                 folder,
                 names,
                 named,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.datasets.files import entries_of, read_json
+from fiftyone_refvos.datasets.files import as_ids, entries_of, folders_with, read_json
 from fiftyone_refvos.datasets.json_index import JsonIndex
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.layouts.mask_dict import MaskDictSplit
@@ -18,6 +18,7 @@ from fiftyone_refvos.datasets.records import Annotations, ExpressionRecord, Medi
 META = "meta_expressions.json"
 MASKS = "mask_dict.json"
 INSTANCES = "train_instances.json"
+OTHER_SPLITS = ("valid_u", "valid", "test")  # of MeViS
 FRAME_RATE = 6.0  # the dataset does not tell; only players use it
 
 
@@ -64,12 +65,16 @@ class LvVis(Layout):
         return (folder / META).is_file() and (folder / MASKS).is_file()
 
     def _names_categories(self) -> bool:
-        """Tells a conversion in `train` from MeViS: the names of categories have underscores, and never blanks."""
-        if not self._converted(self.root / "train"):
+        """Tells a conversion in `train` from MeViS.
+
+        The names of categories have underscores and never blanks, no object has two of them, and there is one split.
+        """
+        if not self._converted(self.root / "train") or any(folders_with(self.root, META, OTHER_SPLITS)):
             return False
-        videos = read_json(self.root / "train" / META).get("videos")
-        texts = [str(each.get("exp")) for each in entries_of(videos, "expressions")]
-        return bool(texts) and not any(" " in text for text in texts)
+        listed = list(entries_of(read_json(self.root / "train" / META).get("videos"), "expressions"))
+        anno_ids = [id_ for each in listed for id_ in as_ids(each.get("anno_id", []), self.root / "train" / META)]
+        blanks = any(" " in str(each.get("exp")) for each in listed)
+        return bool(listed) and not blanks and len(set(anno_ids)) == len(anno_ids)
 
 
 def _of_categories(record: MediaRecord) -> MediaRecord:

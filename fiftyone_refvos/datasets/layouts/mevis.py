@@ -22,7 +22,9 @@ class MeViS(Layout):
     title = "MeViS"
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(folders_with(self.root, META, ("train", "valid_u", "valid", "test")))
+        listed = tuple(folders_with(self.root, META, ("train", "valid_u", "valid", "test")))
+        with_images = tuple(split for split in listed if (self.root / split / "JPEGImages").is_dir())
+        return with_images or listed  # without any, the import tells what is missing
 
     def records(self, split: str) -> Sequence[MediaRecord]:
         folder = self.root / split

@@ -41,7 +41,10 @@ class RefSAV(Layout):
 
     def splits(self) -> tuple[str, ...]:
         marks = {"train": self.root / TRAIN, "eval": self._eval / "meta_expressions_valid.json"}
-        return tuple(split for split, path in marks.items() if path.is_file())
+        media = {"train": self.root / VIDEOS, "eval": self._eval / "videos"}
+        listed = tuple(split for split, path in marks.items() if path.is_file())
+        with_media = tuple(split for split in listed if media[split].is_dir())
+        return with_media or listed  # without any, the import tells what is missing
 
     def records(self, split: str) -> Sequence[MediaRecord]:
         if split == "train":

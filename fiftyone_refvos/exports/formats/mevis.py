@@ -8,6 +8,7 @@ from fiftyone_refvos.datasets.files import inside_for_writing
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
 from fiftyone_refvos.exports.media import MediaMode, write_frames
+from fiftyone_refvos.exports.names import sorted_stems
 from fiftyone_refvos.exports.records import Exported, Numbers, json_rle, object_numbers
 
 
@@ -15,11 +16,15 @@ class MeViS(Format):
     """`<split>/{meta_expressions,mask_dict}.json` and `<split>/JPEGImages/<video>/<frame>.jpg`.
 
     A frame without a mask of an object is null, whether the object is absent or was not annotated there.
+
+    Readers sort the names of frames as text. Where that is not their order, numbers get zeros in front, and other
+    names become numbers.
     """
 
     name = "mevis"
     title = "MeViS"
     description = "for training MeViS, GLUS, VISA, Sa2VA and others; holds overlapping objects"
+    readable_splits = ("train", "valid_u", "valid", "test")
 
     def __init__(self, root: Path, media: MediaMode) -> None:
         super().__init__(root, media)
@@ -46,8 +51,8 @@ class _Split:
         self._videos, self._annos = Numbers(), Numbers()
 
     def add(self, exported: Exported, media: MediaMode) -> None:
-        record = exported.record
-        write_frames(record, inside_for_writing(self._folder, "JPEGImages", record.name), exported.stems, media)
+        record, stems = exported.record, sorted_stems(exported.stems)
+        write_frames(record, inside_for_writing(self._folder, "JPEGImages", record.name), stems, media)
         obj_ids = object_numbers(exported.annotations.objects, first=0)
         anno_ids = {thing.id: self._annos.take(thing.anno_id) for thing in exported.annotations.objects}
         for thing in exported.annotations.objects:
@@ -62,4 +67,4 @@ class _Split:
             for expression in exported.expressions
         }
         vid_id = self._videos.take(record.attributes.get("vid_id"))
-        self._meta.set(record.name, {"expressions": expressions, "vid_id": vid_id, "frames": list(exported.stems)})
+        self._meta.set(record.name, {"expressions": expressions, "vid_id": vid_id, "frames": list(stems)})

@@ -33,6 +33,7 @@ class ReferYouTubeVOS(Format):
     name = "refer-youtube-vos"
     title = "Refer-YouTube-VOS"
     description = "for training ReferFormer, GLUS and others; one object per expression, no overlapping objects"
+    readable_splits = ("train", "valid", "test")
 
     def __init__(self, root: Path, media: MediaMode) -> None:
         super().__init__(root, media)

@@ -12,6 +12,7 @@ from fiftyone_refvos.datasets.records import ExpressionRecord, Masks
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
 from fiftyone_refvos.exports.media import MediaMode, write_frames
+from fiftyone_refvos.exports.names import sorted_stems
 from fiftyone_refvos.exports.records import Exported, Numbers, empty_rle, json_rle, object_numbers
 
 REFERRING, NO_TARGET = 0, 2
@@ -23,12 +24,16 @@ class ReVOS(Format):
     An expression has the `type_id` of its dataset; where that has none, 2 if it means no object, else 0, "referring".
     The foreground of a video is its field `foreground` where it has one, else the union of what its expressions mean.
     A frame without a mask of an object is null, whether the object is absent or was not annotated there.
+
+    Readers sort the names of frames as text. Where that is not their order, numbers get zeros in front, and other
+    names become numbers.
     """
 
     name = "revos"
     title = "ReVOS"
     description = "for training and evaluating VISA, GLUS and Sa2VA on ReVOS; holds overlapping objects"
     splits_apart = False  # they share folders and the foreground
+    readable_splits = ("train", "valid")
 
     def __init__(self, root: Path, media: MediaMode) -> None:
         super().__init__(root, media)
@@ -40,7 +45,8 @@ class ReVOS(Format):
     def add(self, exported: Exported) -> None:
         """Writes one video."""
         record, (height, width) = exported.record, exported.annotations.size
-        write_frames(record, inside_for_writing(self.root, "JPEGImages", record.name), exported.stems, self.media)
+        stems = sorted_stems(exported.stems)
+        write_frames(record, inside_for_writing(self.root, "JPEGImages", record.name), stems, self.media)
         obj_ids = object_numbers(exported.annotations.objects, first=0)
         anno_ids = {thing.id: self._annos.take(thing.anno_id) for thing in exported.annotations.objects}
         for thing in exported.annotations.objects:
@@ -61,7 +67,7 @@ class ReVOS(Format):
         }
         meta, videos = self._of_split(record.split)
         video = {"expressions": expressions, "vid_id": videos.take(record.attributes.get("vid_id"))}
-        meta.set(record.name, video | {"frames": list(exported.stems), "height": height, "width": width})
+        meta.set(record.name, video | {"frames": list(stems), "height": height, "width": width})
 
     def _of_split(self, split: str) -> tuple[JsonEntries, Numbers]:
         if split not in self._splits:
