@@ -13,7 +13,7 @@ import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from tests.app_server import AppServer
 from tests.browser import CONFIG, SCREENSHOTS, SECONDS, open_dataset, open_form, save
-from tests.modal import Modal, assert_covered
+from tests.modal import Modal
 
 FRAME = 4  # index from 0 of the frame to look at; one where all has moved
 
@@ -58,6 +58,6 @@ def test_from_the_form_to_masks_on_the_picture(page, server, demo, tmp_path):
     for field in ("ground_truth", "glus_tiny"):
         masklets = fields.read_masklets(demo.first(), field)
         mask = np.any([masklet.union(FRAME) for masklet in masklets if FRAME in masklet.frames], axis=0)
-        assert_covered(modal.added_by(f"frames.{field}", mask.shape), mask)
+        modal.drawn(f"frames.{field}", mask)
     modal.show_only("frames.ground_truth", "frames.glus_tiny")
     save(page, tmp_path, "masks_in_app.png", documented=True)

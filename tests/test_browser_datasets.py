@@ -13,7 +13,7 @@ from fiftyone_refvos.fields import read_masklets
 from tests.app_server import AppServer
 from tests.browser import SCREENSHOTS, SECONDS, browse_operators, dismiss_promotion, save
 from tests.mevis_folder import demo_mevis
-from tests.modal import Modal, assert_covered, best_shift
+from tests.modal import Modal, best_shift
 
 # As large as the videos of MeViS; of odd sizes otherwise, so that the mp4 is padded.
 CONFIG = DemoConfig(height=480, width=854) if SCREENSHOTS else DemoConfig(height=95, width=161, num_frames=8)
@@ -54,9 +54,7 @@ def test_from_a_folder_to_masks_on_the_objects_and_back_to_files(page, server, t
     masklets = read_masklets(dataset.first(), "ground_truth", exact=True)
     mask = np.any([masklet.union(FRAME) for masklet in masklets], axis=0)
     assert mask.shape == (CONFIG.height, CONFIG.width)
-    shown = tuple(side + side % 2 for side in mask.shape)  # of the mp4
-    changed = modal.added_by("frames.ground_truth", shown)[: CONFIG.height, : CONFIG.width]
-    assert_covered(changed, mask)
+    changed = modal.drawn("frames.ground_truth", mask)
     assert best_shift(changed, mask) == (0, 0)
     save(page, tmp_path, "mevis_in_app.png", documented=True)
     modal.close()
@@ -67,7 +65,7 @@ def test_from_a_folder_to_masks_on_the_objects_and_back_to_files(page, server, t
     form.get_by_text("Images and videos", exact=True).wait_for()  # the form has answered
     form.locator(PATH).last.fill(str(tmp_path / "out"))
     form.get_by_text(f"{NUM_VIDEOS} samples, ").wait_for()
-    form.get_by_text("Required property").wait_for(state="hidden")
+    form.locator("button:enabled", has_text="Execute").first.wait_for()
     save(page, tmp_path, "export_form.png", documented=True)
     form.get_by_role("button", name="Execute").click()
     close_report(page, f"The masklets of 'ground_truth' are in {tmp_path / 'out'}")

@@ -227,12 +227,13 @@ def test_a_meta_file_is_parsed_again_only_when_it_has_changed(tmp_path, fiftyone
     root = simple_mevis(tmp_path / "mevis")
     meta = root / "train" / "meta_expressions.json"
     assert not invalid(form(root))
-    stat = meta.stat()
-    meta.write_text("x" * stat.st_size)
+    content, stat = meta.read_bytes(), meta.stat()
+    meta.write_bytes(b"x" * stat.st_size)
     os.utime(meta, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if it were the same
     assert not invalid(form(root, max_samples=3))
     os.utime(meta)
     assert "meta_expressions.json is not valid JSON" in invalid(form(root))["preview"]
+    meta.write_bytes(content)
     assert "split_valid" not in form(root)
     assert "split_valid" in form(with_validation(root))
 
