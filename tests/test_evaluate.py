@@ -1,4 +1,4 @@
-"""`rv.evaluate` on real datasets: the numbers, the fields, the run's life, views, bad input, interruptions."""
+"""`rv.evaluate` on real datasets: the numbers, the fields, views, bad input."""
 
 from __future__ import annotations
 
@@ -13,65 +13,17 @@ from fiftyone import ViewField as F
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.cli import main
-from fiftyone_refvos.evaluation import outcome, video_outcome
-from fiftyone_refvos.evaluation.run import MaskletEvaluation
 from fiftyone_refvos.fields import FieldError
-from fiftyone_refvos.masklet import BoolArray, Expression
-from fiftyone_refvos.metrics import PROTOCOLS, score_frame
+from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.metrics import PROTOCOLS
 from fiftyone_refvos.segment import Progress
-from tests.fields_data import boxes, masklet, video_sample
-
-SIZE = (40, 60)
-TEXTS = ("the dog", "a cat", "no such thing")
-
-
-def track(shift: int, *, num_objects: int = 1, num_frames: int = 4) -> BoolArray:
-    return boxes([(4 + shift, 5 + 2 * t) for t in range(num_frames)], SIZE, side=9, num_objects=num_objects)
-
-
-def add_video(dataset: fo.Dataset, number: int, *, num_frames: int = 4) -> fo.Sample:
-    """A video with three expressions: a good mask, a worse one with two objects, and none for no target."""
-    metadata = fo.VideoMetadata(total_frame_count=num_frames, frame_height=SIZE[0], frame_width=SIZE[1])
-    sample = video_sample(dataset, f"/videos/{number}.mp4", texts=TEXTS, num_frames=num_frames)
-    dataset.set_values("metadata", {sample.id: metadata}, key_field="id")
-    expressions = [Expression(str(n), text) for n, text in enumerate(TEXTS)]
-    nothing = np.zeros((num_frames, 1, *SIZE), dtype=bool)
-    cat = track(1, num_objects=2, num_frames=num_frames)
-    truth = [track(number, num_frames=num_frames), cat, nothing]
-    predicted = [track(number + 1, num_frames=num_frames), cat[:, :1], nothing.copy()]
-    predicted[0][2] = False  # lost in the third frame
-    for field, masks in (("truth", truth), ("model", predicted)):
-        found = [masklet(m, expression=e) for m, e in zip(masks, expressions, strict=True)]
-        fields.write_masklets(sample, field, found)
-    return dataset[sample.id]
+from tests.evaluated_videos import add_videos, attributes, evaluate, expected, remove_prediction_in_frame_3, track
+from tests.fields_data import masklet
 
 
 @pytest.fixture
 def videos(dataset) -> fo.Dataset:
-    for number in range(3):
-        add_video(dataset, number)
-    return dataset
-
-
-def evaluate(samples, **options):
-    return rv.evaluate(samples, "model", **{"gt_field": "truth", "eval_key": "run", **options})
-
-
-def expected(number: int, expression: int, frame: int) -> tuple[float, float]:
-    truth = [track(number)[frame], track(1, num_objects=2)[frame], np.zeros((1, *SIZE), bool)][expression]
-    predicted = [track(number + 1)[frame], track(1)[frame], np.zeros((1, *SIZE), bool)][expression]
-    if (expression, frame) == (0, 2):
-        predicted = np.zeros_like(predicted)
-    score = score_frame(truth, predicted)
-    return score.J, score.F
-
-
-def attributes(dataset: fo.Dataset) -> list[str]:
-    """The paths of all fields that runs made."""
-    dataset.reload()
-    paths = [*dataset.get_field_schema(flat=True)]
-    paths += [f"frames.{path}" for path in dataset.get_frame_field_schema(flat=True)]
-    return [path for path in paths if path.split(".")[-1].startswith(("run_", "other_"))]
+    return add_videos(dataset)
 
 
 def test_numbers_are_those_of_the_metrics_everywhere(videos) -> None:
@@ -93,35 +45,6 @@ def test_numbers_are_those_of_the_metrics_everywhere(videos) -> None:
             for detection in frame.model.detections:
                 e = int(detection.expression_id)
                 assert (detection["run_J"], detection["run_F"]) == tuple(scores[v, e, number - 1])
-
-
-def test_a_run_is_listed_loaded_renamed_and_deleted(videos) -> None:
-    results = evaluate(videos.limit(2))
-    assert videos.list_evaluations() == ["run"]
-    assert videos.list_evaluations(method="refvos") == ["run"]
-    assert len(videos.load_evaluation_view("run")) == 2
-    evaluate(videos, eval_key="other")
-    alone = videos.load_evaluation_view("run", select_fields=True)
-    assert (alone.has_field("run_JF"), alone.has_field("other_JF")) == (True, False)
-    assert not alone.has_field("frames.model.detections.other_J")
-    videos.delete_evaluation("other")
-    videos.clear_cache()
-    loaded = videos.load_evaluation_results("run")
-    assert loaded is not results
-    assert loaded.report() == results.report()
-    assert loaded.expressions == results.expressions
-    first = results.expressions[0]
-    again = loaded.frame_scores(first["sample_id"], first["expression_id"])
-    assert np.array_equal(again.J, results.frame_scores(first["sample_id"], first["expression_id"]).J)
-    before = attributes(videos)
-    assert len(before) == 8
-    videos.rename_evaluation("run", "other")
-    assert attributes(videos) == [path.replace("run_", "other_") for path in before]
-    assert videos.load_evaluation_results("other").key == "other"
-    of_first = [row["JF"] for row in results.expressions if row["sample_id"] == videos.first().id]
-    assert videos.first()["other_JF"] == pytest.approx(np.mean(of_first), abs=1e-12)
-    videos.delete_evaluation("other")
-    assert (attributes(videos), videos.list_evaluations()) == ([], [])
 
 
 def test_report_and_plot(videos, capsys) -> None:
@@ -239,12 +162,6 @@ def test_progress_goes_to_the_end(videos) -> None:
     assert {each.num_videos for each in told} == {3}
 
 
-def remove_prediction_in_frame_3(sample: fo.Sample) -> str:
-    sample.frames[3]["model"] = None
-    sample.save()
-    return r"frame 3 is annotated in 'truth', but not predicted in 'model'"
-
-
 def unknown_expression(sample: fo.Sample) -> str:
     sample.frames[2]["model"].detections[0]["expression_id"] = "99"
     sample.save()
@@ -340,117 +257,6 @@ def test_wrong_fields_and_keys(videos) -> None:
 def test_empty_datasets_are_refused(dataset) -> None:
     with pytest.raises(FieldError, match="holds no samples"):
         evaluate(dataset)
-
-
-@pytest.mark.parametrize(
-    ("module", "step"),
-    [
-        (outcome, "write_frame_scores"),
-        (outcome, "write_expression_scores"),
-        (video_outcome, "no_target_accuracy"),
-    ],
-)
-def test_interrupted_runs_leave_nothing(videos, monkeypatch, module, step) -> None:
-    calls = []
-
-    def interrupt(*args, **kwargs):
-        calls.append(args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, step, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(videos)
-    assert len(calls) == 1
-    assert (videos.list_evaluations(), attributes(videos)) == ([], [])
-    monkeypatch.undo()
-    monkeypatch.setattr("fiftyone_refvos.evaluation.run.MaskletEvaluation.save_run_results", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(videos)
-    assert (videos.list_evaluations(), attributes(videos)) == ([], [])
-
-
-def test_an_interruption_while_the_former_run_is_deleted_leaves_nothing(videos, monkeypatch) -> None:
-    evaluate(videos)
-    calls = []
-    delete_frame_fields = fo.Dataset.delete_frame_fields
-
-    def interrupt_once(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        delete_frame_fields(*args, **kwargs)
-
-    monkeypatch.setattr(fo.Dataset, "delete_frame_fields", interrupt_once)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(videos)
-    assert (videos.list_evaluations(), attributes(videos)) == ([], [])
-
-
-def test_scores_of_a_process_that_was_killed_do_not_mix_with_new_ones(videos) -> None:
-    evaluate(videos)
-    MaskletEvaluation.delete_run(videos, "run", cleanup=False)  # what is there before the run is registered
-    assert len(attributes(videos)) == 8
-    first = evaluate(videos.limit(1)).metrics()["J&F"]
-    assert videos.values("run_JF") == [pytest.approx(first), None, None]
-
-
-def test_other_fields_and_failures_survive_an_evaluation_that_ends_early(videos, monkeypatch) -> None:
-    rv.find_failures(videos, "model", gt_field="truth", eval_key="run")
-    videos.add_sample_field("run_J", fo.StringField)
-    videos.set_values("run_J", ["a", "b", "c"])
-    with pytest.raises(FieldError, match="'run_J' holds a StringField, but is where scores of 'run' go: choose"):
-        evaluate(videos)
-    videos.reload()
-    assert videos.values("run_J") == ["a", "b", "c"]
-    videos.delete_sample_field("run_J")
-    found = videos.values("run_failures")
-
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(outcome, "write_frame_scores", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(videos)
-    videos.reload()
-    assert videos.values("run_failures") == found
-    assert videos.count("run_failures.detections") > 0
-
-
-def test_renaming_replaces_failures_that_were_found_under_the_new_name(videos) -> None:
-    evaluate(videos)
-    rv.find_failures(videos, "run")
-    of_run = videos.count("run_failures.detections")
-    rv.find_failures(videos.limit(1), "model", gt_field="truth", eval_key="other")
-    videos.rename_evaluation("run", "other")
-    assert not any("run_" in path for path in attributes(videos))
-    assert videos.count("other_failures.detections") == of_run
-    videos.delete_evaluation("other")
-    assert attributes(videos) == []
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_an_interruption_between_videos_leaves_nothing(videos, num_workers) -> None:
-    def interrupt(progress: Progress) -> None:
-        if progress.video == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(videos, num_workers=num_workers, progress=interrupt)
-    assert (videos.list_evaluations(), attributes(videos)) == ([], [])
-
-
-def test_a_run_is_replaced_only_by_a_complete_one(videos) -> None:
-    before = evaluate(videos).metrics()
-    sample = videos.last()
-    remove_prediction_in_frame_3(sample)
-    with pytest.raises(FieldError):
-        evaluate(videos)
-    videos.clear_cache()
-    assert videos.load_evaluation_results("run").metrics() == before
-    assert len(attributes(videos)) == 8
-    replaced = evaluate(videos.limit(1))
-    assert len(replaced.expressions) == 3
-    assert videos.last()["run_JF"] is None
 
 
 def test_the_truth_of_the_demo_against_itself_is_perfect(tmp_path) -> None:

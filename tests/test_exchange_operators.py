@@ -22,7 +22,7 @@ from fiftyone_refvos.exports.registry import FORMATS
 from fiftyone_refvos.fields import read_masklets
 from tests.mevis_folder import simple_mevis, write_mevis
 from tests.operating import execute, form, messages, outputs, reason, run_queued, texts, uri
-from tests.test_predictions import as_folder, as_zip, check, pngs
+from tests.submissions import as_folder, as_zip, check, pngs
 
 PREDICTIONS, EXPORT = "import_predictions", "export_masklets"
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from fiftyone_refvos import types
@@ -22,53 +20,14 @@ from fiftyone_refvos.fields import read_masklets
 from fiftyone_refvos.import_predictions import import_predictions
 from fiftyone_refvos.segment import FieldExistsError
 from tests.mevis_folder import SIZE, box_mask, rle, simple_mevis
+from tests.submissions import FRAMES, Png, as_folder, as_zip, check, pngs, prediction
 
-FRAMES = [f"{t:05d}" for t in range(4)]
 AREA = np.full(SIZE, 255, dtype=np.uint8)
-Png = Mapping[str, NDArray[np.uint8]]
 
 
 @pytest.fixture
 def dataset(tmp_path) -> fo.Dataset:
     return fo.Dataset.from_dir(str(simple_mevis(tmp_path / "data")), dataset_type=types.MeViS)
-
-
-def prediction(t: int) -> NDArray[np.bool_]:
-    return box_mask(5 + t, 4, 8, 9)
-
-
-def pngs(videos: tuple[str, ...] = ("one", "two"), top: str = "", value: int = 255) -> Png:
-    """What a program would submit for the first two expressions of every video."""
-    return {
-        f"{top}{video}/{id_}/{name}.png": prediction(t).astype(np.uint8) * np.uint8(value)
-        for video in videos
-        for id_ in ("0", "1")
-        for t, name in enumerate(FRAMES)
-    }
-
-
-def as_folder(root: Path, files: Png) -> Path:
-    for name, pixels in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(root / name)
-    return root
-
-
-def as_zip(path: Path, files: Png) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, pixels in files.items():
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            archive.writestr(name, buffer.getvalue())
-    return path
-
-
-def check(dataset: fo.Dataset, field: str = "theirs") -> None:
-    for sample in dataset:
-        masklets = {each.expression.id: each for each in read_masklets(sample, field, exact=True)}
-        assert masklets.keys() == {"0", "1"}
-        for masklet in masklets.values():
-            assert [np.array_equal(masklet.union(t), prediction(t)) for t in range(4)] == [True] * 4
 
 
 @pytest.mark.parametrize("top", ["", "Annotations/"])
