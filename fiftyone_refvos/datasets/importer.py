@@ -91,11 +91,7 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
         self, dataset: fo.Dataset, tags: Iterable[str] | None = None, progress: Any = None
     ) -> list[str]:
         """Adds the samples to a dataset; returns their ids."""
-        if self.dataset_dir is None or not Path(self.dataset_dir).is_dir():
-            raise DatasetError(
-                f"there is no folder {self.dataset_dir}: give the folder of the dataset as dataset_dir"
-            )
-        layout = self.layout_cls(Path(self.dataset_dir).absolute())
+        layout = self._layout()
         records = self._without(self._chosen(layout), dataset)
         if not records:
             logger.info("there is nothing to import: all videos are in dataset %r", dataset.name)
@@ -121,11 +117,14 @@ class ReferringDatasetImporter(foud.BatchDatasetImporter):
         Raises:
             DatasetError: as `import_samples`
         """
+        return self._chosen(self._layout())
+
+    def _layout(self) -> Layout:
         if self.dataset_dir is None or not Path(self.dataset_dir).is_dir():
             raise DatasetError(
                 f"there is no folder {self.dataset_dir}: give the folder of the dataset as dataset_dir"
             )
-        return self._chosen(self.layout_cls(Path(self.dataset_dir).absolute()))
+        return self.layout_cls(Path(self.dataset_dir).absolute())
 
     def _chosen(self, layout: Layout) -> list[MediaRecord]:
         records = [record for split in layout.chosen_splits(self.split) for record in layout.records(split)]

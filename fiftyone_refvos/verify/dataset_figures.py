@@ -32,11 +32,11 @@ def compare(report: CaseReport, expected: Mapping[str, Any], parsed: Mapping[str
     """
     figures = _Figures(report)
     for name, videos in parsed.items():
-        content = expected.get(_FOLDERS.get(name, ""), expected)
+        content = expected.get(name, expected) if name in _FOLDERS else expected
         if name in _FOLDERS and len({image.name for image in videos}) < expected.get("n_images", 0):
             content = _of_imported(content, videos)
         figures.compare_dataset(content, videos)
-    if parsed and set(parsed) <= set(_FOLDERS):
+    if parsed and set(parsed) <= _FOLDERS:
         images = [image for videos in parsed.values() for image in videos]
         found = {
             "n_images": len({image.name for image in images}),
@@ -58,7 +58,7 @@ def _of_imported(content: Mapping[str, Any], images: Videos) -> dict[str, Any]:
 
 
 # The datasets that share one folder, and one file of figures.
-_FOLDERS = {"refcoco": "refcoco", "refcoco+": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
+_FOLDERS = {"refcoco", "refcoco+", "refcocog", "grefcoco"}
 
 
 class _Figures:

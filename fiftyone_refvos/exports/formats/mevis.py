@@ -7,9 +7,10 @@ from pathlib import Path
 from fiftyone_refvos.datasets.files import inside_for_writing
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
+from fiftyone_refvos.exports.mask_dict import write_masks
 from fiftyone_refvos.exports.media import MediaMode, write_frames
 from fiftyone_refvos.exports.names import sorted_stems
-from fiftyone_refvos.exports.records import Exported, Numbers, json_rle, object_numbers
+from fiftyone_refvos.exports.records import Exported, Numbers
 
 
 class MeViS(Format):
@@ -53,18 +54,6 @@ class _Split:
     def add(self, exported: Exported, media: MediaMode) -> None:
         record, stems = exported.record, sorted_stems(exported.stems)
         write_frames(record, inside_for_writing(self._folder, "JPEGImages", record.name), stems, media)
-        obj_ids = object_numbers(exported.annotations.objects, first=0)
-        anno_ids = {thing.id: self._annos.take(thing.anno_id) for thing in exported.annotations.objects}
-        for thing in exported.annotations.objects:
-            masks = [None if rle is None else json_rle(rle) for rle in thing.masks]
-            self._masks.set(str(anno_ids[thing.id]), masks)
-        expressions = {
-            expression.id: {
-                "exp": expression.text,
-                "obj_id": [obj_ids[thing.id] for thing in exported.objects_of(expression)],
-                "anno_id": [anno_ids[thing.id] for thing in exported.objects_of(expression)],
-            }
-            for expression in exported.expressions
-        }
+        expressions = write_masks(exported, self._masks, self._annos)
         vid_id = self._videos.take(record.attributes.get("vid_id"))
         self._meta.set(record.name, {"expressions": expressions, "vid_id": vid_id, "frames": list(stems)})

@@ -11,9 +11,10 @@ from fiftyone_refvos.datasets.masks import union
 from fiftyone_refvos.datasets.records import ExpressionRecord, Masks
 from fiftyone_refvos.exports.format import Format
 from fiftyone_refvos.exports.json_files import JsonEntries
+from fiftyone_refvos.exports.mask_dict import write_masks
 from fiftyone_refvos.exports.media import MediaMode, write_frames
 from fiftyone_refvos.exports.names import sorted_stems
-from fiftyone_refvos.exports.records import Exported, Numbers, empty_rle, json_rle, object_numbers
+from fiftyone_refvos.exports.records import Exported, Numbers, empty_rle, json_rle
 
 REFERRING, NO_TARGET = 0, 2
 
@@ -47,24 +48,14 @@ class ReVOS(Format):
         record, (height, width) = exported.record, exported.annotations.size
         stems = sorted_stems(exported.stems)
         write_frames(record, inside_for_writing(self.root, "JPEGImages", record.name), stems, self.media)
-        obj_ids = object_numbers(exported.annotations.objects, first=0)
-        anno_ids = {thing.id: self._annos.take(thing.anno_id) for thing in exported.annotations.objects}
-        for thing in exported.annotations.objects:
-            self._masks.set(str(anno_ids[thing.id]), [None if rle is None else json_rle(rle) for rle in thing.masks])
+        expressions = write_masks(exported, self._masks, self._annos)
+        for expression in exported.expressions:
+            expressions[expression.id]["type_id"] = _type_id(expression)
         foreground = [rle or empty_rle((height, width)) for rle in _foreground(exported)]
         ratios = [int(coco_mask.area(rle)) / (height * width) for rle in foreground]
         self._foreground.set(
             record.name, {"masks_rle": [json_rle(rle) for rle in foreground], "foreground_ratio": ratios}
         )
-        expressions = {
-            expression.id: {
-                "exp": expression.text,
-                "obj_id": [obj_ids[thing.id] for thing in exported.objects_of(expression)],
-                "anno_id": [anno_ids[thing.id] for thing in exported.objects_of(expression)],
-                "type_id": _type_id(expression),
-            }
-            for expression in exported.expressions
-        }
         meta, videos = self._of_split(record.split)
         video = {"expressions": expressions, "vid_id": videos.take(record.attributes.get("vid_id"))}
         meta.set(record.name, video | {"frames": list(stems), "height": height, "width": width})
