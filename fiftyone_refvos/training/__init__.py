@@ -1,0 +1,1 @@
+"""Fine-tuning GLUS as published, on any source of videos with expressions and masks."""

@@ -1,0 +1,120 @@
+"""What a training run is made of; every default is that of the published GLUS training (paper, section 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Precision = Literal["no", "bf16", "fp16"]
+Trainable = Literal["published", "all"]
+Wording = Literal["random", "inference"]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """LoRA on every q_proj and v_proj of the language model.
+
+    Attributes:
+        rank, alpha: the update is `alpha / rank * B @ A`
+        dropout: before A
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses, and two habits of the published program that can be switched off.
+
+    Attributes:
+        ce, bce, dice, contrastive: weights
+        clip_targets: published targets are sums of masks, 2 where two objects of an expression overlap; True
+            makes them 1 there
+        same_object_negatives: in the published contrastive loss, tokens of the same object in another frame, said
+            by another expression, are negatives; False leaves them out
+        temperature: of the contrastive loss
+        negatives: drawn per anchor, and the fewest that there have to be
+        bank_size: most tokens that the bank holds
+    """
+
+    ce: float = 1.0
+    bce: float = 2.0
+    dice: float = 0.5
+    contrastive: float = 0.1
+    clip_targets: bool = False
+    same_object_negatives: bool = True
+    temperature: float = 0.07
+    negatives: int = 128
+    bank_size: int = 512
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a clip of a video becomes a sample.
+
+    Attributes:
+        query_frames: consecutive frames that are segmented, one round of the conversation each
+        context_frames: frames that come first, one from each of as many segments of the video; 0 for a
+            network that reasons locally only
+        expressions: most expressions of a video per sample
+        wording: "random" draws question and answer as published; "inference" takes those that are used at
+            inference
+        no_target: also draw expressions without a target, and supervise what stands in the place of [SEG]; the
+            published recipe never does, so that its models cannot say that there is no object
+    """
+
+    query_frames: int = 4
+    context_frames: int = 4
+    expressions: int = 3
+    wording: Wording = "random"
+    no_target: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run.
+
+    Attributes:
+        steps: optimizer steps
+        batch_size: videos per forward pass and process
+        accumulation: forward passes per optimizer step
+        learning_rate, betas, weight_decay: of AdamW
+        warmup_steps: linear from 0; after them linear to 0 at `steps`
+        clip_norm: gradients are scaled to this total norm at most
+        precision: mixed precision of accelerate; parameters and optimizer stay in float32
+        trainable: "published" trains LoRA, embeddings, head, projector, [SEG] projection and mask decoder; "all"
+            trains every parameter, for networks that start from nothing
+        seed: of all random choices
+        save_every: steps between checkpoints that a killed run resumes from
+        validate_every: steps between validations on the held-out view
+        patience: stop after so many validations in a row without a better one; None never stops early
+    """
+
+    steps: int = 3000
+    batch_size: int = 2
+    accumulation: int = 10
+    learning_rate: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    clip_norm: float = 1.0
+    precision: Precision = "no"
+    trainable: Trainable = "published"
+    seed: int = 0
+    save_every: int = 500
+    validate_every: int = 500
+    patience: int | None = None
+    lora: LoraConfig | None = LoraConfig()
+    losses: LossConfig = LossConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "save_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
+        if self.trainable not in get_args(Trainable):
+            raise ValueError(f"trainable is {self.trainable!r}; choose one of {get_args(Trainable)}")
