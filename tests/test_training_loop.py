@@ -153,7 +153,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_network(tmp_pa
 
 def test_the_best_validation_is_kept_and_a_run_without_a_better_one_ends(tmp_path: Path):
     learner = ToyLearner()
-    values, seen = iter([0.3, 0.5, float("nan"), 0.4]), []
+    values, seen = iter([0.3, float("nan"), 0.5, 0.2, 0.4]), []
 
     def validate() -> float:
         seen.append(learner.parameters())
@@ -161,15 +161,15 @@ def test_the_best_validation_is_kept_and_a_run_without_a_better_one_ends(tmp_pat
 
     config = replace(CONFIG, validate_every=1, patience=2)
     outcome = run(learner, config, tmp_path, validate=validate)
-    assert (outcome.stopped_because, outcome.steps) == ("patience", 4)
+    assert (outcome.stopped_because, outcome.steps) == ("patience", 5)
     assert outcome.best is not None
-    assert (outcome.best.step, outcome.best.value) == (2, 0.5)
-    assert [row.validation for row in rows_of(tmp_path)] == [0.3, 0.5, None, 0.4]
+    assert (outcome.best.step, outcome.best.value) == (3, 0.5)
+    assert [row.validation for row in rows_of(tmp_path)] == [0.3, None, 0.5, 0.2, 0.4]
     assert learner.network.training
     load_parameters(
         outcome.best.path, {name: each for name, each in learner.network.named_parameters() if each.requires_grad}
     )
-    assert_same(learner.parameters(), seen[1])
+    assert_same(learner.parameters(), seen[2])
 
 
 def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path):
