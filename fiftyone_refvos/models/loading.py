@@ -61,6 +61,7 @@ def load_segmenter(
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    adapter: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Segmenter:
     """Loads a model by its name.
@@ -73,11 +74,12 @@ def load_segmenter(
         revision: commit, branch or tag of the published weights, instead of the pinned one
         device: by default the GPU where there is one
         dtype: by default bfloat16 on a GPU and float32 elsewhere
+        adapter: a folder with what a training changed of this model, to be merged into it
         settings: how to run it, by field name of the system's settings (`GlusInference`)
 
     Raises:
         ValueError: for an unknown name or setting
-        CheckpointError: for a folder that is no checkpoint of this system
+        CheckpointError: for a folder that is no checkpoint of this system, and an adapter of another model
         HubError: if the weights cannot be downloaded
         DeviceError: if the device is not there
     """
@@ -86,14 +88,36 @@ def load_segmenter(
     resolved = resolve_device(device)
     precision = resolve_dtype(dtype, resolved)
     options = _glus_settings(dict(settings or {}))
+    changes = _read_adapter(Path(adapter), name) if adapter is not None else None
+    folder = find_checkpoint(name, checkpoint, revision=revision)
+    return _load_glus(folder, clip_path, sam_config, options, resolved, precision, changes)
+
+
+def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:
+    """The folder with the weights of a model, downloaded if need be; `checkpoint` where one is given."""
     spec = MODELS[name]
     if checkpoint is not None:
-        folder = Path(checkpoint)
-    elif spec.source is not None:
-        folder = fetch(dataclasses.replace(spec.source, revision=revision or spec.source.revision))
-    else:
-        folder = SHIPPED / name
-    return _load_glus(folder, clip_path, sam_config, options, resolved, precision)
+        return Path(checkpoint)
+    if spec.source is not None:
+        return fetch(dataclasses.replace(spec.source, revision=revision or spec.source.revision))
+    return SHIPPED / name
+
+
+def find_clip(checkpoint: Path, clip_path: str | Path | None = None) -> Path:
+    """The folder with the CLIP model of a checkpoint: `clip_path` if given, its own, or the published one."""
+    if clip_path is not None:
+        return Path(clip_path)
+    own = checkpoint / "clip"
+    return own if own.is_dir() else fetch(CLIP, option="clip_path")
+
+
+def _read_adapter(folder: Path, name: str) -> Any:
+    """An adapter, known to be one of that model before anything large is loaded."""
+    from fiftyone_refvos.models.glus.adapter import read_adapter
+
+    adapter = read_adapter(folder)
+    adapter.check_base(name)
+    return adapter
 
 
 def _glus_settings(settings: dict[str, Any]) -> Any:
@@ -113,19 +137,18 @@ def _load_glus(
     settings: Any,
     device: torch.device,
     dtype: torch.dtype,
+    adapter: Any,
 ) -> Segmenter:
     # imported here: transformers and sam2 take seconds, and a list of names should not
+    from fiftyone_refvos.models.glus.adapter import apply_adapter
     from fiftyone_refvos.models.glus.config import GlusConfig
     from fiftyone_refvos.models.glus.inference import GlusSegmenter
     from fiftyone_refvos.models.glus.weights import load_network
     from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 
     config = GlusConfig.read(folder, sam2_config=Path(sam_config) if sam_config is not None else None)
-    if clip_path is not None:
-        clip = Path(clip_path)
-    elif (folder / "clip").is_dir():
-        clip = folder / "clip"
-    else:
-        clip = fetch(CLIP, option="clip_path")
+    clip = find_clip(folder, clip_path)
     network = load_network(folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype)
-    return GlusSegmenter(network, LlamaTokenizer(folder), settings)
+    if adapter is not None:
+        apply_adapter(network, adapter)
+    return GlusSegmenter(network, LlamaTokenizer(folder), settings, adapter=adapter and adapter.digest)
