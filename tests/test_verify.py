@@ -61,12 +61,16 @@ def test_parent_folder_is_searched_and_a_file_of_a_case_means_the_case(monkeypat
     monkeypatch.setattr(cases, "_run", record)
     golden = shared_path("golden", "glus")
     list(verify([golden]))
-    names = ["keyframe", "plain", "published_keys.json.gz", "schedules.json", "tokenizer_cases.json"]
+    tables = ["published_keys.json.gz", "schedules.json", "tokenizer_cases.json"]
+    names = ["keyframe", "losses", "plain", *tables, "train_step"]
     assert sorted(path.name for path in found) == names
     found.clear()
     frame = golden / "plain" / "inputs" / "frames" / "00000.png"
     list(verify([golden / "plain" / "outputs.safetensors", golden / "README.md", frame]))
     assert found == [golden / "plain"] * 2
+    found.clear()
+    list(verify([golden / "train_step" / "inputs" / "frames" / "vidA" / "00000.png"]))
+    assert found == [golden / "train_step"]
     found.clear()
     list(verify([golden.parent / "kfs" / "published_keys.json.gz", golden.parent / "kfs" / "infer_a" / "inputs"]))
     assert found == []  # the key frame selector has files of these names, too

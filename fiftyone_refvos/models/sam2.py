@@ -25,12 +25,12 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What SAM2's image encoder gives for one frame; with an image size of 1024 the sides are 64, 128, 256.
+    """What SAM2's image encoder gives for F images; with an image size of 1024 the sides are 64, 128, 256.
 
     Attributes:
-        top: `(1, d, h, w)` stride 16, before any memory
-        stride8: `(1, d/4, 2h, 2w)` after the decoder's conv_s1
-        stride4: `(1, d/8, 4h, 4w)` after the decoder's conv_s0
+        top: `(F, d, h, w)` stride 16, before any memory
+        stride8: `(F, d/4, 2h, 2w)` after the decoder's conv_s1
+        stride4: `(F, d/8, 4h, 4w)` after the decoder's conv_s0
     """
 
     top: Tensor
@@ -41,6 +41,10 @@ class ImageFeatures:
     def nbytes(self) -> int:
         """Size of the three maps in bytes."""
         return sum(level.numel() * level.element_size() for level in (self.top, self.stride8, self.stride4))
+
+    def select(self, images: Tensor) -> ImageFeatures:
+        """The maps of the given images `(B,)`, any of them as often as it is named."""
+        return ImageFeatures(self.top[images], self.stride8[images], self.stride4[images])
 
     def to(self, device: torch.device) -> ImageFeatures:
         """The same maps on another device."""
@@ -149,20 +153,20 @@ class LanguageSam2(nn.Module):
         """The dense prompt `(1, d, 1, 1)`, the same at every pixel, of a prompt without a mask."""
         return self.sam2.sam_prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
 
-    def preprocess(self, frame: Tensor) -> Tensor:
-        """Squashes an RGB frame `(H, W, 3) uint8` to the normalised input `(1, 3, S, S)`.
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """Squashes RGB frames `(F, H, W, 3) uint8` to the normalised input `(F, 3, S, S)`.
 
         The aspect ratio is not kept; bilinear with antialiasing on floats in [0, 1], as torchvision does.
         """
         device = self.parameter.device
-        image = frame.to(device).permute(2, 0, 1)[None].float() / 255
+        image = frames.to(device).permute(0, 3, 1, 2).float() / 255
         size = (self.image_size, self.image_size)
         image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
         return ((image - mean) / std).to(self.parameter.dtype)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes one normalised image `(1, 3, S, S)`."""
+        """Encodes normalised images `(F, 3, S, S)`."""
         stride4, stride8, top = self.sam2.forward_image(pixels)["backbone_fpn"]
         dtype = self.parameter.dtype  # the neck adds its levels in float32
         return ImageFeatures(top=top.to(dtype), stride8=stride8.to(dtype), stride4=stride4.to(dtype))
@@ -178,18 +182,28 @@ class LanguageSam2(nn.Module):
         Returns:
             `(B, d, h, w)`
         """
-        batch = len(memories)
-        if not memories[0]:
-            embedding = self.sam2.no_mem_embed.view(1, -1, 1, 1)
-            return (top + embedding).expand(batch, -1, -1, -1)
-        height, width = top.shape[-2:]
-        per_expression = [torch.cat([_flatten(memory) for memory in chosen]) for chosen in memories]
-        position = self.memory_position(memories[0][0])
+        batched = [torch.cat(of_all) for of_all in zip(*memories, strict=True)]
+        return self.attend(top.expand(len(memories), -1, -1, -1), batched)
+
+    def attend(self, top: Tensor, memories: Sequence[Tensor]) -> Tensor:
+        """Conditions each of B top maps on its own memories.
+
+        Args:
+            top: `(B, d, h, w)`
+            memories: each `(B, m, h, w)`, oldest first; with none, SAM2's no-memory embedding is added instead
+
+        Returns:
+            `(B, d, h, w)`
+        """
+        if not memories:
+            return top + self.sam2.no_mem_embed.view(1, -1, 1, 1)
+        batch, _, height, width = top.shape
+        position = self.memory_position(memories[0])
         conditioned = self.sam2.memory_attention(
-            curr=_flatten(top).expand(-1, batch, -1),
-            curr_pos=_flatten(self._top_position(top)).expand(-1, batch, -1),
-            memory=torch.cat(per_expression, dim=1),
-            memory_pos=_flatten(position).repeat(len(memories[0]), batch, 1),
+            curr=_flatten(top),
+            curr_pos=_flatten(self._top_position(top[:1])).expand(-1, batch, -1),
+            memory=torch.cat([_flatten(memory) for memory in memories]),
+            memory_pos=_flatten(position).repeat(len(memories), batch, 1),
             num_obj_ptr_tokens=0,
         )
         return conditioned.permute(1, 2, 0).reshape(batch, -1, height, width)
@@ -199,7 +213,7 @@ class LanguageSam2(nn.Module):
 
         Args:
             conditioned: `(B, d, h, w)` top maps after memory
-            features: of the same frame, for the two finer levels
+            features: of the one frame of all prompts, or of B images, for the two finer levels
             prompts: `(B, d)` text embeddings, each the only sparse prompt of its mask
         """
         decoder, encoder = self.sam2.sam_mask_decoder, self.sam2.sam_prompt_encoder

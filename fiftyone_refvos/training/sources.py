@@ -64,15 +64,15 @@ class TrainingVideo(Protocol):
 
 
 class TrainingSource(Protocol):
-    """Videos of one dataset.
+    """Videos of one dataset."""
 
-    Attributes:
-        name: what logs and the mixture call it
-        contrastive: whether the object contrastive loss applies (published: MeViS alone)
-    """
+    @property
+    def name(self) -> str:
+        """What logs and the mixture call it."""
 
-    name: str
-    contrastive: bool
+    @property
+    def contrastive(self) -> bool:
+        """Whether the object contrastive loss applies (published: MeViS alone)."""
 
     def __len__(self) -> int:
         """Number of videos, all of which have an expression whose target is known in enough frames in a row."""

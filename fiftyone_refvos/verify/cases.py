@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fiftyone_refvos.verify import datasets, glus, res_metrics, tables, vos_metrics
+from fiftyone_refvos.verify import datasets, glus, res_metrics, tables, training, vos_metrics
 from fiftyone_refvos.verify.report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -16,6 +16,8 @@ Check = Callable[[Path], CaseReport]
 # Each later system adds its kinds here: a test on a folder or a file, and the check that runs it.
 _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (glus.is_inference_case, glus.check_inference),
+    (training.is_step_case, training.check_step),
+    (training.is_losses_case, training.check_losses),
     (vos_metrics.is_case, vos_metrics.check),
     (res_metrics.is_case, res_metrics.check),
     (datasets.is_case, datasets.check),
@@ -47,8 +49,8 @@ def verify(paths: Iterable[Path]) -> Iterator[CaseReport]:
 def _find(path: Path) -> Iterator[tuple[Path, Check]]:
     if path.is_file() and path.stem.upper().startswith("README"):
         return
-    # a single file of a case, such as its outputs.safetensors or inputs/frames/00000.png, means the whole case
-    around = [path, path.parent, path.parent.parent, path.parent.parent.parent] if path.is_file() else [path]
+    # a single file of a case, such as its outputs.safetensors or inputs/frames/clip/00000.png, means the whole case
+    around = [path, *path.parents[:4]] if path.is_file() else [path]
     for place in around:
         check = _recognise(place)
         if check is not None:

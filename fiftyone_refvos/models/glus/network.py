@@ -49,6 +49,12 @@ class Answers:
     next_token: Tensor
 
 
+def clip_processor(side: int) -> CLIPImageProcessorPil:
+    """CLIP's preprocessing for square inputs of `side` pixels."""
+    # The PIL backend: bicubic resizing of uint8 images differs from torchvision's.
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
 class GlusNetwork(nn.Module):
     """GLUS on stock parts; `weights.load_network` gives it its weights.
 
@@ -72,11 +78,7 @@ class GlusNetwork(nn.Module):
             nn.Dropout(0.0),
         )
         self.sam = LanguageSam2(config.sam2)
-        # The PIL backend: bicubic resizing of uint8 images differs from torchvision's.
-        side = clip.image_size
-        self._clip_processor = CLIPImageProcessorPil(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        )
+        self._clip_processor = clip_processor(clip.image_size)
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +115,7 @@ class GlusNetwork(nn.Module):
 
     def sam_pixels(self, frame: Frame) -> Tensor:
         """Preprocesses one RGB frame for SAM2, `(1, 3, S, S)`."""
-        return self.sam.preprocess(torch.tensor(frame))
+        return self.sam.preprocess(torch.tensor(frame)[None])
 
     def embed(self, ids: Sequence[int], images: Sequence[Tensor]) -> Tensor:
         """Input embeddings of ids in which each `IMAGE_ID` is replaced by the visual tokens of one image.

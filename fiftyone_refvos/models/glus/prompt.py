@@ -10,14 +10,15 @@ from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN, LlamaT
 SEG_TOKEN = "[SEG]"
 NUM_CONTEXT = 4
 
-_IMAGE = f"<im_start>{IMAGE_TOKEN}<im_end>"
-_SYSTEM = (
+IMAGE = f"<im_start>{IMAGE_TOKEN}<im_end>"
+SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 # The grammar error is part of what the model was trained on.
-_CONTEXT = NUM_CONTEXT * _IMAGE + "\nPlease finished the following tasks on the context frames above.\n"
-_ANSWER = "Sure, the segmentation result is "
+_CONTEXT_SENTENCE = "\nPlease finished the following tasks on the context frames above.\n"
+QUESTION = "Can you segment the {} in this frame?"
+OPEN_ANSWER = "Sure, the segmentation result is "
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,33 @@ def normalise(text: str) -> str:
     return text.removesuffix(".").lower()
 
 
+def context(num_frames: int) -> str:
+    """What the first question begins with: the context images and the sentence about them, nothing without any."""
+    return num_frames * IMAGE + _CONTEXT_SENTENCE if num_frames else ""
+
+
 def conversation(text: str, num_queries: int) -> str:
     """The prompt text for a window of `num_queries` frames, with the last answer left open."""
-    question = f"{_IMAGE}\nCan you segment the {normalise(text)} in this frame?"
-    rounds = [f"USER: {question} ASSISTANT: {_ANSWER}" for _ in range(num_queries)]
-    rounds[0] = rounds[0].replace("USER: ", f"USER: {_CONTEXT}", 1)
-    return f"{_SYSTEM} " + f"{SEG_TOKEN}.</s>".join(rounds)
+    question = f"{IMAGE}\n{QUESTION.format(normalise(text))}"
+    rounds = [f"USER: {question} ASSISTANT: {OPEN_ANSWER}" for _ in range(num_queries)]
+    rounds[0] = rounds[0].replace("USER: ", f"USER: {context(NUM_CONTEXT)}", 1)
+    return f"{SYSTEM} " + f"{SEG_TOKEN}.</s>".join(rounds)
+
+
+def check_text(text: str, tokenizer: LlamaTokenizer, *, what: str) -> None:
+    """Refuses a text that is empty or holds a reserved token; `what` is how errors call it.
+
+    Raises:
+        ValueError: for such a text
+    """
+    if not normalise(text).strip():
+        raise ValueError(f"{what} is empty; say what is to be segmented")
+    reserved = [token for token in tokenizer.reserved if token.lower() in text.lower()]
+    if reserved:
+        raise ValueError(
+            f"{what} holds {reserved[0]!r}, which stands for a special token of the model; "
+            f"remove it from the text {_quote(text)}"
+        )
 
 
 class PromptWriter:
@@ -82,14 +104,7 @@ class PromptWriter:
             ValueError: for an empty expression, one that holds a reserved token as text, or one so long that
                 the prompt of a full window has more positions than the model knows
         """
-        if not normalise(expression.text).strip():
-            raise ValueError(f"expression {expression.id!r} is empty; say what is to be segmented")
-        reserved = [token for token in self.tokenizer.reserved if token.lower() in expression.text.lower()]
-        if reserved:
-            raise ValueError(
-                f"expression {expression.id!r} holds {reserved[0]!r}, which stands for a special token of the "
-                f"model; remove it from the text {_quote(expression.text)}"
-            )
+        check_text(expression.text, self.tokenizer, what=f"expression {expression.id!r}")
         ids = self.write(expression, self.window).ids
         length = len(ids) + ids.count(IMAGE_ID) * (self.tokens_per_image - 1)
         if length > self.max_length:

@@ -1,0 +1,139 @@
+"""Which frames and expressions of which video become a sample (published data sampling; paper, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from fiftyone_refvos.training.batch import Clip
+from fiftyone_refvos.training.config import SamplingConfig
+from fiftyone_refvos.training.conversation import ConversationWriter, Round, draw_rounds
+from fiftyone_refvos.training.sources import TrainingExpression, TrainingSource, TrainingVideo
+
+
+class Mixture:
+    """Draws clips from several sources.
+
+    Args:
+        sources: at least one
+        rates: how often each is drawn from, in relation to the others
+        writer: of the conversations; it knows how clips are sampled
+
+    Raises:
+        ValueError: for no source, for an empty one, or for rates that are no weights of the sources
+    """
+
+    def __init__(self, sources: Sequence[TrainingSource], rates: Sequence[float], writer: ConversationWriter) -> None:
+        if not sources or len(sources) != len(rates):
+            raise ValueError(f"{len(sources)} sources and {len(rates)} rates; give one rate per source, at least one")
+        if min(rates) < 0 or not np.isfinite(rates).all() or sum(rates) <= 0:
+            raise ValueError(f"the rates are {list(rates)}; they must not be negative, and one above 0")
+        empty = [source.name for source in sources if len(source) == 0]
+        if empty:
+            raise ValueError(f"the source {empty[0]!r} has no videos; give it some, or leave it out")
+        self._sources = list(sources)
+        self._rates = np.asarray(rates, dtype=float) / sum(rates)
+        self._writer = writer
+        self._sampling = writer.sampling
+
+    def draw(self, rng: np.random.Generator) -> Clip:
+        """Draws a source by its rate, one of its videos, expressions and frames of it, and the wording.
+
+        Raises:
+            ValueError: if no video of the source can be trained on, or a text cannot be asked
+        """
+        source = self._sources[rng.choice(len(self._sources), p=self._rates)]
+        video = self._draw_video(source, rng)
+        expressions = self._draw_expressions(video, rng)
+        query, context = draw_frames(len(video), self._sampling, rng)
+        rounds = [draw_rounds(rng, len(query), self._sampling.wording) for _ in expressions]
+        return make_clip(source, video, expressions, query=query, context=context, rounds=rounds, writer=self._writer)
+
+    def _draw_video(self, source: TrainingSource, rng: np.random.Generator) -> TrainingVideo:
+        """The first video, in random order, that is long enough and has something to say."""
+        for index in rng.permutation(len(source)):
+            video = source.video(int(index))
+            if len(video) >= fewest_frames(self._sampling) and self._drawable(video):
+                return video
+        raise ValueError(
+            f"no video of the source {source.name!r} can be trained on: each needs "
+            f"{fewest_frames(self._sampling)} frames and an expression"
+            f"{'' if self._sampling.no_target else ' that means an object'}"
+        )
+
+    def _drawable(self, video: TrainingVideo) -> list[TrainingExpression]:
+        return [e for e in video.expressions if e.object_ids or self._sampling.no_target]
+
+    def _draw_expressions(self, video: TrainingVideo, rng: np.random.Generator) -> list[TrainingExpression]:
+        drawable = self._drawable(video)
+        if len(drawable) < self._sampling.expressions:
+            return drawable
+        return [drawable[n] for n in rng.choice(len(drawable), self._sampling.expressions, replace=False)]
+
+
+def fewest_frames(sampling: SamplingConfig) -> int:
+    """The length of the shortest video that can be sampled so."""
+    return max(sampling.query_frames, sampling.context_frames)
+
+
+def draw_frames(num_frames: int, sampling: SamplingConfig, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Indices of consecutive query frames, and of one context frame from each of as many segments.
+
+    Raises:
+        ValueError: for a video that is too short
+    """
+    if num_frames < fewest_frames(sampling):
+        raise ValueError(f"the video has {num_frames} frames, a sample needs {fewest_frames(sampling)}")
+    start = int(rng.integers(num_frames - sampling.query_frames + 1))
+    query = list(range(start, start + sampling.query_frames))
+    # as the published code, by floats
+    bounds = [int(bound) for bound in np.linspace(0, num_frames, sampling.context_frames + 1)]
+    return query, [int(rng.integers(first, end)) for first, end in pairwise(bounds)]
+
+
+def make_clip(
+    source: TrainingSource,
+    video: TrainingVideo,
+    expressions: Sequence[TrainingExpression],
+    *,
+    query: Sequence[int],
+    context: Sequence[int],
+    rounds: Sequence[Sequence[Round]],
+    writer: ConversationWriter,
+) -> Clip:
+    """Reads the frames and targets of a sample, each frame once, and writes its conversations.
+
+    Args:
+        source, video, expressions: what was drawn
+        query, context: indices of frames
+        rounds: per expression one round per query frame
+        writer: of the conversations
+
+    Raises:
+        ValueError: for a text that cannot be asked
+    """
+    indices = sorted({*query, *context})
+    position = {index: n for n, index in enumerate(indices)}
+    conversations = tuple(
+        writer.write(
+            expression.text,
+            turns,
+            has_target=bool(expression.object_ids),
+            what=f"expression {expression.id!r} of video {video.name!r} in {source.name!r}",
+        )
+        for expression, turns in zip(expressions, rounds, strict=True)
+    )
+    return Clip(
+        source=source.name,
+        video=video.name,
+        contrastive=source.contrastive,
+        expressions=tuple(expressions),
+        conversations=conversations,
+        frames=tuple(video.read(indices)),
+        context=tuple(position[index] for index in context),
+        query=tuple(position[index] for index in query),
+        frame_names=tuple(video.frame_name(index) for index in query),
+        targets=np.stack([video.targets(expressions, index) for index in query], axis=1),
+    )
