@@ -42,9 +42,9 @@ def model_options(args: argparse.Namespace) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def show_progress(progress: Progress) -> None:
+def show_progress(progress: Progress, counted: str = "video") -> None:
     """Writes over the line of the terminal that shows the progress."""
-    line = f"\rvideo {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
+    line = f"\r{counted} {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
     print(line, end="", file=sys.stderr, flush=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fiftyone_refvos.models.adapters import Adapter, read_adapter
 from fiftyone_refvos.models.hub import fetch
 from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
@@ -79,7 +80,8 @@ def load_segmenter(
 
     Raises:
         ValueError: for an unknown name or setting
-        CheckpointError: for a folder that is no checkpoint of this system, and an adapter of another model
+        CheckpointError: for a folder that is no checkpoint of this system, and an adapter of other sizes
+        AdapterError: for a folder that is no adapter, and one of another model
         HubError: if the weights cannot be downloaded
         DeviceError: if the device is not there
     """
@@ -88,7 +90,9 @@ def load_segmenter(
     resolved = resolve_device(device)
     precision = resolve_dtype(dtype, resolved)
     options = _glus_settings(dict(settings or {}))
-    changes = _read_adapter(Path(adapter), name) if adapter is not None else None
+    changes = read_adapter(Path(adapter)) if adapter is not None else None
+    if changes is not None:  # before anything large is loaded
+        changes.check_base(name)
     folder = find_checkpoint(name, checkpoint, revision=revision)
     return _load_glus(folder, clip_path, sam_config, options, resolved, precision, changes)
 
@@ -111,15 +115,6 @@ def find_clip(checkpoint: Path, clip_path: str | Path | None = None) -> Path:
     return own if own.is_dir() else fetch(CLIP, option="clip_path")
 
 
-def _read_adapter(folder: Path, name: str) -> Any:
-    """An adapter, known to be one of that model before anything large is loaded."""
-    from fiftyone_refvos.models.glus.adapter import read_adapter
-
-    adapter = read_adapter(folder)
-    adapter.check_base(name)
-    return adapter
-
-
 def _glus_settings(settings: dict[str, Any]) -> Any:
     from fiftyone_refvos.models.glus.config import GlusInference
 
@@ -137,7 +132,7 @@ def _load_glus(
     settings: Any,
     device: torch.device,
     dtype: torch.dtype,
-    adapter: Any,
+    adapter: Adapter | None,
 ) -> Segmenter:
     # imported here: transformers and sam2 take seconds, and a list of names should not
     from fiftyone_refvos.models.glus.adapter import apply_adapter
@@ -151,4 +146,6 @@ def _load_glus(
     network = load_network(folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype)
     if adapter is not None:
         apply_adapter(network, adapter)
-    return GlusSegmenter(network, LlamaTokenizer(folder), settings, adapter=adapter and adapter.digest)
+    return GlusSegmenter(
+        network, LlamaTokenizer(folder), settings, adapter=None if adapter is None else adapter.digest
+    )

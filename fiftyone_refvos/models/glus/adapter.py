@@ -1,17 +1,11 @@
-"""Adapters: what a training changed of a GLUS checkpoint, in a folder of its own, to be merged into it again.
-
-adapter.json                     base, fingerprint of its shapes, names of the trained parts, facts of the training
-adapter_config.json              peft's own files: the low-rank updates of the language model;
-adapter_model.safetensors          missing where a network was trained without LoRA
-trained_parts.safetensors        what was trained as a whole, under its published names
-"""
+"""Adapters of GLUS: what a training changed of a checkpoint, saved apart, and merged into it again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fiftyone_refvos.models.adapters import DESCRIPTION, LORA_CONFIG, Adapter
 from fiftyone_refvos.models.checkpoint import CheckpointError, check_tensors
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.saving import new_folder
 from fiftyone_refvos.models.glus.weights import published_name, translate
 
-DESCRIPTION = "adapter.json"
-_LORA_CONFIG = "adapter_config.json"
 _LORA = "adapter_model.safetensors"
 _PARTS = "trained_parts.safetensors"
 _PEFT_PREFIX = "base_model.model."  # before names in peft's files
@@ -33,69 +26,6 @@ _PEFT_MISSING = (
     "adapters with LoRA need the Python package peft: run `pip install 'fiftyone-refvos[training]'`, or load the "
     "merged checkpoint instead"
 )
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What an adapter folder says of itself.
-
-    Attributes:
-        folder: where it is
-        base: the name of the model that it was trained on
-        shapes: fingerprint of the names and shapes of that model's tensors
-        parts: published names of the tensors that were trained as a whole
-        digest: of all trained tensors, which tells two trainings apart
-        facts: of the training, to be shown: steps, J&F of the validation
-    """
-
-    folder: Path
-    base: str
-    shapes: str
-    parts: tuple[str, ...]
-    digest: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def has_lora(self) -> bool:
-        """Whether there are low-rank updates, too."""
-        return (self.folder / _LORA_CONFIG).is_file()
-
-    def check_base(self, name: str) -> None:
-        """Raises a CheckpointError for a model of another name than that which was trained."""
-        if name != self.base:
-            raise CheckpointError(
-                f"the adapter in {self.folder} was trained on {self.base!r}, and cannot change {name!r}: load it "
-                f"with the model {self.base!r}"
-            )
-
-
-def read_adapter(folder: Path) -> Adapter:
-    """Reads what an adapter folder says of itself, without its weights.
-
-    Raises:
-        CheckpointError: if it is no adapter folder
-    """
-    path = folder / DESCRIPTION
-    if not path.is_file():
-        found = "is no folder" if not folder.is_dir() else f"has no {DESCRIPTION}"
-        raise CheckpointError(f"{folder} is no adapter: it {found}; pass the folder that a training has written")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Adapter(folder, **{**values, "parts": tuple(values["parts"])})
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}): train again, or restore the file") from error
-
-
-def list_adapters(folder: Path) -> list[Adapter]:
-    """The adapters in a folder: itself, those in it, and those of the trainings in it; damaged ones are left out."""
-    patterns = (DESCRIPTION, f"*/{DESCRIPTION}", f"*/*/{DESCRIPTION}")
-    found = []
-    for path in (path for pattern in patterns for path in sorted(folder.glob(pattern))):
-        try:
-            found.append(read_adapter(path.parent))
-        except CheckpointError:
-            continue
-    return [adapter for adapter in found if not adapter.folder.name.startswith(".")]
 
 
 def save_adapter(network: GlusNetwork, folder: Path, *, base: str, facts: Mapping[str, Any]) -> Adapter:
@@ -198,7 +128,7 @@ def _merge_lora(network: GlusNetwork, adapter: Adapter) -> None:
     try:
         config = peft.PeftConfig.from_pretrained(str(adapter.folder))
     except (OSError, TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{adapter.folder / _LORA_CONFIG} is damaged ({error}): restore the file") from error
+        raise CheckpointError(f"{adapter.folder / LORA_CONFIG} is damaged ({error}): restore the file") from error
     config.inference_mode = True
     wrapped = peft.get_peft_model(network.llama, config)
     try:
