@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fiftyone_refvos.training.config import TrainingConfig
+
+os.environ["ACCELERATE_USE_CPU"] = "true"  # results are compared bit for bit, also where there is a GPU
 
 CONFIG = TrainingConfig(
     steps=8, batch_size=4, accumulation=2, learning_rate=1e-2, warmup_steps=2, save_every=3, validate_every=2

@@ -1,4 +1,4 @@
-"""Training runs that need a process, a disk or a group of processes of their own: `toy_runs.py killed FOLDER`."""
+"""Training runs that need a process, a disk or a group of processes of their own, and what they should arrive at."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def plain_training(learner: ToyLearner, config: TrainingConfig, num_processes: i
     return learner.parameters()
 
 
+def program(name: str, folder: Path) -> list[str]:
+    """The command of one of the runs below."""
+    return [sys.executable, "-W", "error::RuntimeWarning", __file__, name, str(folder)]
+
+
 def killed(folder: Path) -> None:
     """Dies after step 5, two steps after its checkpoint."""
 
@@ -56,18 +61,20 @@ def killed(folder: Path) -> None:
 
 
 def full_disk(folder: Path) -> None:
-    """Finds the disk of the folder full when it saves its second checkpoint."""
+    """Finds the small disk of the folder full when it saves its second checkpoint, and too small for a second run."""
 
     def fill(step: int, steps: int, losses: Mapping[str, float]) -> None:
         if step == 5:
             with (folder / "ballast").open("wb", buffering=0) as file:
                 file.write(bytes(shutil.disk_usage(folder).free - 30_000))
 
-    learner = ToyLearner(width=64)
-    try:
-        run(learner, CONFIG, folder, on_progress=fill)
-    except CheckpointError as error:
-        print(json.dumps([str(error), sorted(each.name for each in (folder / "checkpoints").iterdir())]))
+    messages = []
+    for name, width in (("run", 64), ("larger", 1000)):
+        try:
+            run(ToyLearner(width=width), CONFIG, folder / name, on_progress=fill)
+        except CheckpointError as error:
+            messages.append(str(error))
+    print(json.dumps([messages, sorted(each.name for each in (folder / "run" / "checkpoints").iterdir())]))
 
 
 def processes(folder: Path) -> None:
