@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Precision = Literal["no", "bf16", "fp16"]
 Trainable = Literal["published", "all"]
 Wording = Literal["random", "inference"]
+
+
+def _check_at_least(config: Any, **bounds: int) -> None:
+    for name, bound in bounds.items():
+        if getattr(config, name) < bound:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; it must be at least {bound}")
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,11 @@ class LoraConfig:
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, rank=1, alpha=1)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,14 @@ class LossConfig:
     negatives: int = 128
     bank_size: int = 512
 
+    def __post_init__(self) -> None:
+        for name in ("ce", "bce", "dice", "contrastive"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"the weight {name} is {getattr(self, name)!r}; it must not be negative")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
+        _check_at_least(self, negatives=1, bank_size=1)
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -60,7 +80,7 @@ class SamplingConfig:
             network that reasons locally only
         expressions: most expressions of a video per sample
         wording: "random" draws question and answer as published; "inference" takes those that are used at
-            inference
+            inference, and [SEG] is predicted from the same token as there
         no_target: also draw expressions without a target, and supervise what stands in the place of [SEG]; the
             published recipe never does, so that its models cannot say that there is no object
     """
@@ -70,6 +90,11 @@ class SamplingConfig:
     expressions: int = 3
     wording: Wording = "random"
     no_target: bool = False
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, query_frames=1, context_frames=0, expressions=1)
+        if self.wording not in get_args(Wording):
+            raise ValueError(f"wording is {self.wording!r}; choose one of {get_args(Wording)}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class TrainingConfig:
         save_every: steps between checkpoints that a killed run resumes from
         validate_every: steps between validations on the held-out view
         patience: stop after so many validations in a row without a better one; None never stops early
+        lora: low-rank updates of the language model, which trainable="all" has no use for; None trains without
     """
 
     steps: int = 3000
@@ -111,9 +137,7 @@ class TrainingConfig:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "save_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
+        _check_at_least(self, steps=1, batch_size=1, accumulation=1, save_every=1, validate_every=1)
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
         if self.trainable not in get_args(Trainable):

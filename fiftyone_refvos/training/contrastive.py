@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +81,10 @@ class ContrastiveOutcome:
     anchors: Tensor
     losses: Tensor
     mean: Tensor | None
+
+    def detach(self) -> ContrastiveOutcome:
+        """The same without gradient."""
+        return replace(self, losses=self.losses.detach(), mean=None if self.mean is None else self.mean.detach())
 
 
 def contrastive_loss(

@@ -6,11 +6,12 @@ all rows of one query frame through the mask decoder in one call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
@@ -61,7 +62,8 @@ class _Sequences:
 
     expanded_ids: Tensor
     embeds: Tensor
-    predicting: Tensor = field(repr=False)  # (R, Q) positions that predict [SEG]
+    predicting: Tensor  # (R, Q) positions that predict [SEG]
+    shared: int  # length of the beginning that all rows have in common
 
 
 class TrainingNetwork(nn.Module):
@@ -81,6 +83,7 @@ class TrainingNetwork(nn.Module):
         self.bank = TokenBank(config.losses.bank_size)
         self._draw = draw
         self._trains_encoders = config.trainable == "all"
+        self._shares_beginnings = self._trains_encoders or config.lora is None or config.lora.dropout == 0
         self.train()
 
     @property
@@ -96,10 +99,7 @@ class TrainingNetwork(nn.Module):
         """Computes the losses of a batch that is on the network's device; the token bank takes its tokens."""
         weights = self.config.losses
         sequences = self._sequences(batch, self._visual_tokens(batch))
-        # Padding on the right needs no mask: causal attention never looks at what comes later.
-        states = self.glus.llama(inputs_embeds=sequences.embeds, use_cache=False).last_hidden_state
-        row = torch.arange(len(states), device=states.device)[:, None]
-        hidden = states[row, sequences.predicting]
+        hidden = self._hidden(batch, sequences)
         prompts = self.glus.seg_projection(hidden)
         output = TrainingOutput(
             losses={},
@@ -115,7 +115,8 @@ class TrainingNetwork(nn.Module):
         if weights.contrastive:
             self._add_contrastive_loss(output, batch, prompts)
         # without any loss there still is something to call backward() on
-        output.losses["total"] = sum(output.losses.values(), start=0.0 * prompts.sum())
+        weighted = list(output.losses.values()) or [0.0 * prompts.sum()]
+        output.losses["total"] = torch.stack(weighted).sum()
         return output
 
     def _visual_tokens(self, batch: Batch) -> Tensor:
@@ -137,7 +138,35 @@ class TrainingNetwork(nn.Module):
         of_rows = tokens[batch.images[batch.row_video]].to(words.dtype)
         embeds = words.masked_scatter(images[..., None], of_rows)
         shift = (is_image.cumsum(1) * (per_image - 1)).gather(1, batch.seg_positions)
-        return _Sequences(expanded, embeds, batch.seg_positions + shift - 1)
+        shared = (expanded == expanded[0]).all(0).long().cumprod(0).sum()
+        predicting = batch.seg_positions + shift - 1
+        return _Sequences(expanded, embeds, predicting, min(int(shared), int(predicting.min())))
+
+    def _hidden(self, batch: Batch, sequences: _Sequences) -> Tensor:
+        """Final-norm states `(R, Q, D)` that predict [SEG].
+
+        What comes after the last of them is left out, and padding on the right needs no mask: causal attention
+        never looks at what comes later. The beginning that all rows of a video share is computed once, unless
+        each row has dropout of its own.
+        """
+        embeds = sequences.embeds[:, : int(sequences.predicting.max()) + 1]
+        shared = sequences.shared if self._shares_beginnings and len(batch.images) < len(embeds) else 0
+        cache = self._beginnings(batch, embeds[:, :shared]) if shared else None
+        states = self.glus.llama(
+            inputs_embeds=embeds[:, shared:], past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
+        row = torch.arange(len(embeds), device=embeds.device)[:, None]
+        return states[row, sequences.predicting - shared]
+
+    def _beginnings(self, batch: Batch, embeds: Tensor) -> DynamicCache:
+        """Keys and values of the beginning `(R, P, D)` of every row, computed once per video."""
+        config = self.glus.config.llama
+        first_rows = torch.searchsorted(batch.row_video, torch.arange(len(batch.images), device=embeds.device))
+        of_videos, of_rows = DynamicCache(config=config), DynamicCache(config=config)
+        self.glus.llama(inputs_embeds=embeds[first_rows], past_key_values=of_videos, use_cache=True)
+        for number, layer in enumerate(of_videos.layers):
+            of_rows.update(layer.keys[batch.row_video], layer.values[batch.row_video], number)
+        return of_rows
 
     def _cross_entropy(self, batch: Batch, hidden: Tensor) -> Tensor:
         """Over what is said at the place of each [SEG]; all other text is not supervised."""
@@ -194,7 +223,7 @@ class TrainingNetwork(nn.Module):
             for frame in row.frames
         ]
         outcome = contrastive_loss(anchors, prompts[rows].flatten(0, 1), self.bank, weights, self._draw)
-        output.contrastive = outcome
+        output.contrastive = outcome.detach()
         if outcome.mean is not None:
             output.losses["contrastive"] = weights.contrastive * outcome.mean
 

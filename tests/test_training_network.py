@@ -1,0 +1,288 @@
+"""A training step: what trains, what is computed how often, and what each option changes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fiftyone_refvos.models.glus.inference import GlusSegmenter
+from fiftyone_refvos.training.batch import Batch, Collator
+from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig, TrainingConfig
+from fiftyone_refvos.training.lora import merge_lora, merged_state, published_parameter
+from fiftyone_refvos.training.network import TrainingNetwork
+from tests.small import CAT, DOG, glus_tiny, noise_video
+from tests.training_data import BOTH, NOTHING, SAME_DOG, MemoryVideo, Setup, from_nothing
+from tests.training_data import DOG as THE_DOG
+
+VIDEOS = [MemoryVideo("a"), MemoryVideo("b", size=(40, 72), expressions=(BOTH, SAME_DOG))]
+PUBLISHED = Setup(TrainingConfig(sampling=SamplingConfig(query_frames=2)))
+NO_TARGET = (THE_DOG, NOTHING, BOTH)
+
+# Parts of SAM2 that have no effect on a mask prompted by one embedding, and what CLIP computes after the features.
+NEVER_USED = (
+    "clip.encoder.layers.3.",
+    "clip.post_layernorm.",
+    "sam.sam2.maskmem_tpos_enc",
+    "sam.sam2.no_mem_pos_enc",
+    "sam.sam2.no_obj_ptr",
+    "sam.sam2.mask_downsample.",
+    "sam.sam2.obj_ptr_proj.",
+    "sam.sam2.sam_prompt_encoder.point_embeddings.",
+    "sam.sam2.sam_prompt_encoder.not_a_point_embed.",
+    "sam.sam2.sam_prompt_encoder.mask_downscaling.",
+    "sam.sam2.sam_mask_decoder.iou_prediction_head.",
+    "sam.sam2.sam_mask_decoder.pred_obj_score_head.",
+)
+
+
+def without_gradient(network: TrainingNetwork) -> set[str]:
+    return {name for name, parameter in network.glus.named_parameters() if parameter.grad is None}
+
+
+def without_dropout(setup: Setup) -> Setup:
+    return Setup(replace(setup.config, lora=LoraConfig(dropout=0.0)))
+
+
+def test_published_training_leaves_all_but_lora_and_the_trained_parts_alone() -> None:
+    network = PUBLISHED.network()
+    network(PUBLISHED.batch(VIDEOS)).losses["total"].backward()
+    trained = set(network.trained_parameters())
+    tops = {published_parameter(name).split(".lora_")[0] for name in trained if "lora_" in name}
+    assert tops == {f"model.layers.{n}.self_attn.{p}_proj" for n in range(4) for p in "qv"}
+    parts = {name for name in trained if "lora_" not in name}
+    kept = ("sam.sam2.sam_mask_decoder.", "llama.embed_tokens.", "lm_head.", "projector.", "seg_projection.")
+    assert all(name.startswith(kept) for name in parts)
+    assert trained - without_gradient(network) == {
+        name
+        for name in trained
+        if not any(
+            part in name for part in (".conv_s0.", ".conv_s1.", ".iou_prediction_head.", ".pred_obj_score_head.")
+        )
+    }
+
+
+def test_training_of_everything_reaches_every_parameter_that_a_mask_depends_on() -> None:
+    setup = from_nothing(query_frames=2, context_frames=1)
+    network = setup.network()
+    network(setup.batch(VIDEOS)).losses["total"].backward()
+    assert all(parameter.requires_grad for parameter in network.glus.parameters())
+    names = {name for name, _ in network.glus.named_parameters()}
+    assert without_gradient(network) == {name for name in names if name.startswith(NEVER_USED)}
+    assert not any("lora_" in name for name, _ in network.glus.named_parameters())
+    for part in ("clip.encoder.layers.0.", "sam.sam2.image_encoder.trunk.", "sam.sam2.memory_"):
+        some = [p.grad for name, p in network.glus.named_parameters() if name.startswith(part)]
+        assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in some), part
+
+
+def outputs_alone(network: TrainingNetwork, setup: Setup, seed: int) -> Iterator[Any]:
+    for clip in setup.clips(VIDEOS, seed):
+        yield network(Collator(112)([clip]))
+
+
+def test_rows_of_a_batch_do_not_depend_on_each_other() -> None:
+    setup = without_dropout(PUBLISHED)
+    network = setup.network().eval()
+    seed = next(s for s in range(9) if len({c.video for c in setup.clips(VIDEOS, s)}) == 2)
+    together = network(setup.batch(VIDEOS, seed))
+    alone = list(outputs_alone(network, setup, seed))
+    embeddings = torch.cat([output.seg_embeddings for output in alone])
+    torch.testing.assert_close(together.seg_embeddings, embeddings, atol=1e-4, rtol=1e-4)
+    low_res = torch.cat([output.low_res for output in alone], dim=1)
+    torch.testing.assert_close(together.low_res, low_res, atol=1e-3, rtol=1e-3)
+    assert together.seg_embeddings.shape == (5, 2, 64)
+    counts = [len(output.seg_embeddings) for output in alone]
+    weighted = sum(n * output.losses["bce"] for n, output in zip(counts, alone, strict=True)) / 5
+    assert together.losses["bce"].item() == pytest.approx(weighted.item(), rel=1e-4)
+
+
+def test_sharing_the_beginning_of_rows_changes_nothing() -> None:
+    """With dropout in its updates the language model sees whole rows, else it shares their beginning."""
+    whole, shared = PUBLISHED.network(), without_dropout(PUBLISHED).network()
+    shared.glus.load_state_dict(whole.glus.state_dict())
+    batch = PUBLISHED.batch(VIDEOS)
+    lengths: list[list[int]] = []
+    for network in (whole, shared):
+        seen: list[int] = []
+        network.glus.llama.register_forward_pre_hook(
+            lambda _, args, kwargs, seen=seen: seen.append(kwargs["inputs_embeds"][..., 0].numel()), with_kwargs=True
+        )
+        lengths.append(seen)
+        network.eval()
+    one, other = whole(batch), shared(batch)
+    assert [len(seen) for seen in lengths] == [1, 2]
+    assert sum(lengths[1]) < 0.85 * sum(lengths[0])
+    torch.testing.assert_close(one.seg_hidden, other.seg_hidden, atol=1e-4, rtol=1e-4)
+    for output in (one, other):
+        output.losses["total"].backward()
+    for (name, p), q in zip(whole.trained_parameters().items(), shared.trained_parameters().values(), strict=True):
+        if p.grad is not None:
+            assert q.grad is not None
+            torch.testing.assert_close(p.grad, q.grad, atol=1e-4, rtol=1e-2, msg=name)
+
+
+def test_each_frame_is_encoded_once_for_all_expressions() -> None:
+    setup = PUBLISHED
+    network, batch = setup.network(), setup.batch(VIDEOS)
+    seen: dict[str, list[int]] = {"clip": [], "sam": [], "llama": [], "decoder": []}
+
+    def count(name: str, key: str) -> Any:
+        def hook(_module: Any, args: Sequence[Any], kwargs: dict[str, Tensor]) -> None:
+            seen[name].append(len(kwargs[key] if key else args[0]))
+
+        return hook
+
+    glus = network.glus
+    glus.clip.register_forward_pre_hook(count("clip", "pixel_values"), with_kwargs=True)
+    glus.sam.sam2.image_encoder.register_forward_pre_hook(count("sam", ""), with_kwargs=True)
+    glus.llama.register_forward_pre_hook(count("llama", "inputs_embeds"), with_kwargs=True)
+    glus.sam.sam2.sam_mask_decoder.transformer.register_forward_pre_hook(count("decoder", ""), with_kwargs=True)
+    network(batch)
+    rows = len(batch.rows)
+    distinct = sum(len(clip.frames) for clip in setup.clips(VIDEOS))
+    assert seen == {"clip": [distinct], "sam": [2 * 2], "llama": [rows], "decoder": [rows, rows]}
+
+
+def test_losses_without_weight_are_not_computed() -> None:
+    setup = from_nothing(LossConfig(bce=0.0, dice=0.0, contrastive=0.0))
+    network, batch = setup.network(), setup.batch(VIDEOS)
+    output = network(batch)
+    assert output.losses.keys() == {"ce", "total"}
+    assert output.low_res is None
+    setup = from_nothing(LossConfig(ce=0.0, bce=0.0, contrastive=0.0))
+    output = setup.network()(batch)
+    assert output.losses.keys() == {"dice", "total"}
+    assert output.losses["dice"] == output.losses["total"] > 0
+
+
+def test_expression_without_target_is_supervised_in_its_words_alone() -> None:
+    setup = from_nothing(LossConfig(negatives=1), query_frames=2, no_target=True)
+    network = setup.network()
+    batch = setup.batch([MemoryVideo("a", expressions=NO_TARGET)], count=1)
+    order = [row.expression for row in batch.rows]
+    output = network(batch)
+    assert output.low_res is not None
+    assert output.low_res.shape[:2] == (2, 2)
+    assert batch.target_rows.tolist() == [n for n, identity in enumerate(order) if identity != NOTHING.id]
+    assert {entry.expression for entry in network.bank.entries} == {THE_DOG.id, BOTH.id}
+    logits = network.glus.lm_head(output.seg_hidden)
+    labels = torch.full((3, 2), setup.writer().seg_id)
+    labels[order.index(NOTHING.id)] = setup.writer().no_target_id
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert output.losses["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_batch_in_which_nothing_has_a_target_has_no_mask_loss() -> None:
+    setup = from_nothing(LossConfig(ce=0.0), no_target=True)
+    network = setup.network()
+    output = network(setup.batch([MemoryVideo("a", expressions=(NOTHING,))], count=1))
+    assert output.losses.keys() == {"total"}
+    output.losses["total"].backward()
+    assert output.losses["total"] == 0
+
+
+def test_contrastive_loss_needs_a_source_that_has_it() -> None:
+    setup = Setup(replace(PUBLISHED.config, losses=LossConfig(negatives=1)))
+    network = setup.network()
+    clips = setup.clips(VIDEOS[:1])
+    output = network(Collator(112)(clips))
+    assert output.contrastive is not None
+    assert output.losses["contrastive"] > 0  # two expressions of the dog, and one of more
+    other = setup.network()
+    output = other(Collator(112)([replace(clip, contrastive=False) for clip in clips]))
+    assert "contrastive" not in output.losses
+    assert other.bank.entries == []
+
+
+def test_targets_may_have_any_size() -> None:
+    setup = from_nothing()
+    network = setup.network()
+    for size in ((32, 32), (96, 128)):
+        batch = setup.batch([MemoryVideo("a", target_size=size)])
+        assert batch.targets[0].masks.shape[-2:] == size
+        assert network(batch).losses["bce"].isfinite()
+
+
+def test_memory_learns_also_after_the_network_was_used_for_inference() -> None:
+    setup = from_nothing(query_frames=2)
+    network = setup.network()
+    segmenter = GlusSegmenter(network.glus.eval(), glus_tiny().prompts.tokenizer, glus_tiny().settings)
+    list(segmenter.segment(noise_video(3), [DOG, CAT]))
+    network.train()
+    network(setup.batch(VIDEOS)).losses["total"].backward()
+    gradient = network.glus.sam.sam2.memory_attention.layers[0].cross_attn_image.q_proj.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_batch_can_be_pickled_and_moved() -> None:
+    batch = PUBLISHED.batch(VIDEOS)
+    copy = pickle.loads(pickle.dumps(batch))
+    assert copy.rows == batch.rows
+    assert torch.equal(copy.targets[0].masks, batch.targets[0].masks)
+    assert batch.sample_ids[0] == f"memory/{batch.rows[0].video}/{batch.rows[0].expression}"
+    tensors = list(_tensors(batch.to("meta")))
+    assert len(tensors) == 8 + 2 + 2 * len(batch.targets)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Batch):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def test_new_lora_changes_nothing_and_merged_lora_is_the_same_network() -> None:
+    setup = PUBLISHED
+    network, batch = setup.network().eval(), setup.batch(VIDEOS)
+    plain = Setup(replace(setup.config, lora=None)).network().eval()
+    before = network(batch)
+    torch.testing.assert_close(before.seg_hidden, plain(batch).seg_hidden, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        for name, parameter in network.glus.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    changed = network(batch).seg_hidden
+    assert (changed - before.seg_hidden).abs().max() > 1e-2
+    state = merged_state(network.glus)
+    torch.testing.assert_close(network(batch).seg_hidden, changed)  # it stayed as it was
+    plain.glus.load_state_dict(state)
+    torch.testing.assert_close(plain(batch).seg_hidden, changed, atol=1e-4, rtol=1e-4)
+    merge_lora(network.glus)
+    assert network.glus.state_dict().keys() == state.keys()
+    torch.testing.assert_close(network.glus.state_dict(), state)
+
+
+def test_network_learns_a_batch_by_heart() -> None:
+    setup = from_nothing(LossConfig(clip_targets=True))
+    network, batch = setup.network(), setup.batch(VIDEOS)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.0)
+    totals = []
+    for _ in range(25):
+        total = network(batch).losses["total"]
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.5 * totals[0]
+
+
+@pytest.mark.parametrize("setup", [PUBLISHED, from_nothing(query_frames=2, context_frames=2)])
+def test_mixed_precision_gives_finite_losses_and_gradients(setup: Setup) -> None:
+    network, batch = setup.network(), setup.batch(VIDEOS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = network(batch).losses
+    losses["total"].backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in network.trained_parameters().values() if p.grad is not None)
