@@ -22,6 +22,8 @@ from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
+from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.train import TrainedModel, hold_out, train
 
 if TYPE_CHECKING:
     from fiftyone_refvos import types as types
@@ -33,10 +35,13 @@ __all__ = [
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
+    "TrainedModel",
+    "TrainingConfig",
     "compare",
     "demo",
     "evaluate",
     "find_failures",
+    "hold_out",
     "import_predictions",
     "install",
     "make_pseudo_labels",
@@ -44,6 +49,7 @@ __all__ = [
     "segment",
     "segment_video",
     "show_failures",
+    "train",
 ]
 
 

@@ -16,7 +16,7 @@ from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.loading import load_segmenter, resolve_device, resolve_dtype
 from fiftyone_refvos.segment import segment_frames
 
-_SOURCES = ("checkpoint", "clip_path", "sam_config", "revision")
+_SOURCES = ("checkpoint", "clip_path", "sam_config", "revision", "adapter")
 _LOADING = ("name", *_SOURCES, "device", "dtype")
 _FROM_FIFTYONE = ("model_name", "model_path", "type")
 
@@ -27,7 +27,8 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
     Args:
         d: a dict with `name`, and optionally `checkpoint` (a folder instead of the published weights),
             `clip_path` (a CLIP folder), `sam_config` (a SAM2 yaml), `revision` (of the published weights),
-            `device`, `dtype`, and the settings of the system by name, such as `memory_gamma` of GLUS
+            `adapter` (a folder that a training has written), `device`, `dtype`, and the settings of the system by
+            name, such as `memory_gamma` of GLUS
     """
 
     def __init__(self, d: dict[str, Any]) -> None:
@@ -37,6 +38,7 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
         self.clip_path = self.parse_path(d, "clip_path", default=None)
         self.sam_config = self.parse_path(d, "sam_config", default=None)
         self.revision = self.parse_string(d, "revision", default=None)
+        self.adapter = self.parse_path(d, "adapter", default=None)
         self.device = self.parse_raw(d, "device", default=None)
         self.dtype = self.parse_raw(d, "dtype", default=None)
         self.settings = {k: v for k, v in d.items() if k not in _LOADING + _FROM_FIFTYONE}
@@ -68,6 +70,7 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
             revision=config.revision,
             device=config.device,
             dtype=config.dtype,
+            adapter=config.adapter,
             settings=config.settings,
         )
 

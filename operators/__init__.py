@@ -12,9 +12,11 @@ from .export_masklets import ExportMasklets
 from .find_failures import FindFailures
 from .import_predictions import ImportPredictions
 from .import_referring_dataset import ImportReferringDataset
+from .load_adapter import LoadAdapter
 from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
 from .show_view import ShowView
+from .train_model import TrainModel
 
 OPERATORS = (
     SegmentExpressions,
@@ -22,6 +24,8 @@ OPERATORS = (
     FindFailures,
     CompareModels,
     MakePseudoLabels,
+    TrainModel,
+    LoadAdapter,
     ShowView,
     ImportReferringDataset,
     ImportPredictions,

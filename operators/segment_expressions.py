@@ -22,7 +22,48 @@ from .progress import Tell
 from .segment_form import Choice
 
 
-class SegmentExpressions(LibraryOperator[Choice]):
+class SegmentingOperator(LibraryOperator[Choice]):
+    """What operators that segment have in common: all but what they are called, and their forms."""
+
+    NOTHING_DONE = "Nothing was segmented"
+
+    def resolve_execution_options(self, ctx: foo.ExecutionContext) -> foo.ExecutionOptions:
+        """Both ways; where the App can schedule, it is to schedule large models unless asked not to.
+
+        `default_choice_to_delegated` alone does not do it: the App preselects "Execute" where it is allowed.
+        """
+        choice = Choice.of(ctx.params)
+        schedule = choice.is_large and can_schedule() and not choice.run_now
+        return foo.ExecutionOptions(allow_immediate_execution=not schedule, allow_delegated_execution=True)
+
+    def run_name(self, choice: Choice) -> str:
+        return f"{choice.model} → {choice.label_field}"
+
+    def first_step(self, choice: Choice) -> str:
+        return f"Loading {choice.model}"
+
+    def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
+        report = segment(
+            samples,
+            foz.load_zoo_model(choice.model, **choice.model_options),
+            label_field=choice.label_field,
+            prompts=choice.prompts or None,
+            prompt_field=choice.prompt_field,
+            overwrite=choice.overwrite,
+            progress=tell,
+        )
+        return segment_report.to_result(report)
+
+    def update_app(
+        self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
+    ) -> Iterator[GeneratedMessage]:
+        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"frames.{choice.label_field}"}))
+
+    def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
+        segment_report.build(outputs, result)
+
+
+class SegmentExpressions(SegmentingOperator):
     """Writes masklets of the expressions of videos into a frame field.
 
     From Python, after `import fiftyone.operators as foo`:
@@ -34,7 +75,6 @@ class SegmentExpressions(LibraryOperator[Choice]):
     NAME = "segment_expressions"
     LABEL = "Segment expressions"
     DESCRIPTION = "Find what sentences describe, in every frame of videos"
-    NOTHING_DONE = "Nothing was segmented"
 
     def __call__(
         self,
@@ -80,43 +120,8 @@ class SegmentExpressions(LibraryOperator[Choice]):
         }
         return self.launch(sample_collection, params, delegate=delegate)
 
-    def resolve_execution_options(self, ctx: foo.ExecutionContext) -> foo.ExecutionOptions:
-        """Both ways; where the App can schedule, it is to schedule large models unless asked not to.
-
-        `default_choice_to_delegated` alone does not do it: the App preselects "Execute" where it is allowed.
-        """
-        choice = Choice.of(ctx.params)
-        schedule = choice.is_large and can_schedule() and not choice.run_now
-        return foo.ExecutionOptions(allow_immediate_execution=not schedule, allow_delegated_execution=True)
-
     def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
         return Choice.of(params)
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
         segment_form.build(inputs, samples, choice)
-
-    def run_name(self, choice: Choice) -> str:
-        return f"{choice.model} → {choice.label_field}"
-
-    def first_step(self, choice: Choice) -> str:
-        return f"Loading {choice.model}"
-
-    def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
-        report = segment(
-            samples,
-            foz.load_zoo_model(choice.model, **choice.model_options),
-            label_field=choice.label_field,
-            prompts=choice.prompts or None,
-            prompt_field=choice.prompt_field,
-            overwrite=choice.overwrite,
-            progress=tell,
-        )
-        return segment_report.to_result(report)
-
-    def update_app(
-        self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
-    ) -> Iterator[GeneratedMessage]:
-        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"frames.{choice.label_field}"}))
-
-    def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
-        segment_report.build(outputs, result)

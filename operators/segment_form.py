@@ -5,7 +5,6 @@ It is built anew at every keystroke: all it looks at are the schema of the datas
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,11 @@ from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS, FieldError
 from fiftyone_refvos.fields.schema import prompt_type
-from fiftyone_refvos.models.registry import CLIP, DEFAULT_MODEL, MODELS
+from fiftyone_refvos.models.registry import DEFAULT_MODEL
 
 from . import forms, label_fields
 from .base import Samples
+from .model_form import add_execution, add_model, is_large
 
 DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
 
@@ -35,6 +35,7 @@ class Choice:
         prompts: the typed ones, () for those of `prompt_field`
         prompts_listed: whether they came as a list, which only Python gives, and not as lines of a text
         checkpoint, clip_path: absolute paths, as `foz.load_zoo_model` makes them; None for the published ones
+        adapter: the absolute path of what a training changed of the model, if that is to be loaded
         device: None for the GPU where there is one
         run_now: whether a large model may be loaded by this very process
     """
@@ -47,6 +48,7 @@ class Choice:
     overwrite: bool
     checkpoint: str | None
     clip_path: str | None
+    adapter: str | None
     device: str | None
     run_now: bool
 
@@ -66,6 +68,7 @@ class Choice:
             overwrite=bool(params.get("overwrite")),
             checkpoint=forms.folder(params.get("checkpoint")),
             clip_path=forms.folder(params.get("clip_path")),
+            adapter=forms.folder(params.get("adapter")),
             device=None if device == "auto" else device,
             run_now=bool(params.get("run_now")),
         )
@@ -73,13 +76,13 @@ class Choice:
     @property
     def model_options(self) -> dict[str, str]:
         """What `foz.load_zoo_model` is to be told besides the name."""
-        options = {"checkpoint": self.checkpoint, "clip_path": self.clip_path, "device": self.device}
-        return {name: value for name, value in options.items() if value is not None}
+        names = ("checkpoint", "clip_path", "adapter", "device")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def is_large(self) -> bool:
         """Whether the model has billions of parameters, as those have that do not ship with the package."""
-        return self.model in MODELS and MODELS[self.model].source is not None
+        return is_large(self.model)
 
 
 def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
@@ -93,7 +96,7 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     if not forms.are_videos(inputs, samples, "segmented"):
         return
     dataset = samples._root_dataset  # no public name leads there from a clips view
-    _add_model(inputs, choice)
+    add_model(inputs, choice)
     _add_prompts(inputs, dataset, choice)
     can_be = label_fields.add(inputs, dataset, choice.label_field)
     forms.dropdown(inputs, "device", DEVICES, default="auto", label="Device", space=6)
@@ -107,45 +110,7 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
             overwrite=choice.overwrite,
             clips=isinstance(samples, ClipsView),
         )
-    _add_execution(inputs, choice)
-
-
-def _add_model(inputs: types.Object, choice: Choice) -> None:
-    forms.dropdown(
-        inputs,
-        "model",
-        {name: name for name in MODELS},
-        default=DEFAULT_MODEL,
-        label="Model",
-        descriptions={name: spec.description for name, spec in MODELS.items()},
-        invalid=choice.model not in MODELS,
-        error_message=f"unknown model {choice.model!r}; the models are {', '.join(MODELS)}",
-    )
-    if choice.model in MODELS:
-        inputs.view("model_notice", types.Notice(label=_about(choice)))
-    _add_folder(inputs, "checkpoint", choice.checkpoint, "Checkpoint folder")
-    _add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
-
-
-def _about(choice: Choice) -> str:
-    spec = MODELS[choice.model]
-    sources = [
-        f"{source.size_bytes / 2**30:.1f} GiB from huggingface.co/{source.repo_id}, licence: {source.licence}"
-        for source, local in ((spec.source, choice.checkpoint), (CLIP, choice.clip_path))
-        if spec.source is not None and source is not None and local is None
-    ]
-    download = f" The first run downloads {'; and '.join(sources)}." if sources else ""
-    return f"{spec.description}.{download}"
-
-
-def _add_folder(inputs: types.Object, name: str, folder: str | None, label: str) -> None:
-    inputs.str(
-        name,
-        label=label,
-        view=types.TextFieldView(space=6, placeholder="optional, a local copy"),
-        invalid=folder is not None and not os.path.isdir(folder),
-        error_message=f"There is no folder {folder} on the server",
-    )
+    add_execution(inputs, large=choice.is_large)
 
 
 def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
@@ -185,20 +150,6 @@ def _can_prompt(dataset: fo.Dataset, field: str) -> bool:
 
 def _is_same_model(former: Mapping[str, Any], choice: Choice) -> bool:
     """As far as the form can tell; the run itself compares all settings, and says what differs."""
-    chosen = {"name": choice.model, "checkpoint": choice.checkpoint, "clip_path": choice.clip_path}
+    chosen = {"name": choice.model}
+    chosen |= {name: getattr(choice, name) for name in ("checkpoint", "clip_path", "adapter")}
     return all(former.get(name) == value for name, value in chosen.items())
-
-
-def _add_execution(inputs: types.Object, choice: Choice) -> None:
-    if not choice.is_large:
-        forms.add_schedule_notice(inputs)
-    elif forms.can_schedule():
-        advice = f"A model of this size is scheduled: {forms.WHERE_TO_LAUNCH}"
-        inputs.view("schedule_notice", types.Warning(label=advice))
-        inputs.bool("run_now", label="Run it now instead, in the process of the App's server", default=False)
-    else:
-        advice = (
-            "Execute loads this large model into the process of the App's server. "
-            f"Better schedule it: {forms.how_to_schedule()}choose Schedule, and {forms.WHERE_TO_LAUNCH}"
-        )
-        inputs.view("schedule_notice", types.Warning(label=advice))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import torch
-from safetensors.torch import save_file
 from transformers import CLIPVisionConfig
 
 from fiftyone_refvos.demo.video import DemoVideo, generate
@@ -25,7 +24,8 @@ from fiftyone_refvos.models.glus.config import ARCHITECTURE, GlusConfig, GlusInf
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import SEG_TOKEN, conversation
-from fiftyone_refvos.models.glus.weights import published_name, set_memory_gamma
+from fiftyone_refvos.models.glus.saving import write_weights
+from fiftyone_refvos.models.glus.weights import set_memory_gamma
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN, LlamaTokenizer
 from fiftyone_refvos.models.registry import SHIPPED
 
@@ -134,17 +134,9 @@ def mean_area(segmenter: GlusSegmenter, seed: int) -> float:
 
 def save(segmenter: GlusSegmenter, folder: Path) -> None:
     """Writes weights under their published names, in half precision, and the CLIP folder."""
-    state = {name: t.half().contiguous() for name, t in segmenter.network.state_dict().items()}
-    own = {published_name(name): tensor for name, tensor in state.items() if not name.startswith("clip.")}
-    save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
-    clip = folder / "clip"
-    clip.mkdir(exist_ok=True)
-    vision = {
-        "vision_model." + name.removeprefix("clip."): t for name, t in state.items() if name.startswith("clip.")
-    }
-    save_file(vision, clip / "model.safetensors", metadata={"format": "pt"})
+    write_weights({name: tensor.half() for name, tensor in segmenter.network.state_dict().items()}, folder)
     config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", **CLIP}
-    (clip / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "clip" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main(folder: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import exchanging, keeping, measuring, segmenting
+from fiftyone_refvos.cli import exchanging, keeping, measuring, segmenting, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_pseudo_labels(verbs)
     measuring.add_find_failures(verbs)
     measuring.add_compare(verbs)
+    training.add_train(verbs)
     exchanging.add_import(verbs)
     exchanging.add_export(verbs)
     exchanging.add_import_predictions(verbs)

@@ -32,18 +32,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, choices=list(MODELS), help="(default: %(default)s)")
     parser.add_argument("--checkpoint", help="a folder to load instead of the published weights")
     parser.add_argument("--clip-path", help="a folder with the CLIP model, for published checkpoints")
+    parser.add_argument("--adapter", help="a folder with what a training changed of the model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the GPU where there is one)")
 
 
 def model_options(args: argparse.Namespace) -> dict[str, str]:
     """What is to be passed on when a model is loaded."""
-    named = {"checkpoint": args.checkpoint, "clip_path": args.clip_path, "device": args.device}
+    named = {name: getattr(args, name) for name in ("checkpoint", "clip_path", "adapter", "device")}
     return {name: value for name, value in named.items() if value is not None}
 
 
-def show_progress(progress: Progress) -> None:
+def show_progress(progress: Progress, counted: str = "video") -> None:
     """Writes over the line of the terminal that shows the progress."""
-    line = f"\rvideo {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
+    line = f"\r{counted} {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
     print(line, end="", file=sys.stderr, flush=True)
 
 

@@ -59,6 +59,8 @@ def read_sample(
     expressions_field: str,
     split: str | None = None,
     shown: Shown | None = None,
+    *,
+    exact: bool = False,
 ) -> Exported:
     """Reads one sample.
 
@@ -71,9 +73,11 @@ def read_sample(
         expressions_field: the field with the expressions
         split: of the dataset; by default the first tag that is the name of one, else "train"
         shown: the frames and masks that a view shows of it; None for all
+        exact: refuse a mask that does not have the size of its box, which is stretched to it otherwise
 
     Raises:
-        FieldError: for boxes without masks, and media that are not where the sample says
+        FieldError: for boxes without masks, and media that are not where the sample says; with `exact` for masks
+            of other sizes
     """
     place, source = locate(sample), frame_source(sample)
     count = len(source)
@@ -82,7 +86,8 @@ def read_sample(
     labels = labels_by_id(place, expressions_field)
     wanted = {each.id: labels[each.id] for each in read_expressions(sample, expressions_field)}
     by_model = _is_of_model(place, field, expressions_field)
-    found = read_objects(sample, field, source.size, detection_ids=shown.detection_ids if shown else None)
+    shown_ids = shown.detection_ids if shown else None
+    found = read_objects(sample, field, source.size, detection_ids=shown_ids, exact=exact)
     tracks = _named([track for track in found if not track.expression_ids or track.expression_ids & wanted.keys()])
     objects = {id_: _object(id_, track, annotated, count, by_model) for id_, track in tracks.items()}
     expressions = []

@@ -190,6 +190,27 @@ def write_frame_scores(
         )
 
 
+def read_frame_scores(sample: fo.Sample, field: str, name: str) -> dict[tuple[str, int], float]:
+    """What `write_frame_scores` wrote of one name: by (expression id, frame number), where there is a value.
+
+    Raises:
+        FieldError: if the detections have no such attribute
+    """
+    place = locate(sample)
+    path = f"{frame_prefix(place.dataset)}{field}.detections"
+    if place.dataset.get_field(f"{path}.{name}") is None:
+        raise FieldError(f"dataset {place.dataset.name!r} has no {name!r} on the masks in {field!r}")
+    numbers = place.view.values("frames.frame_number")[0] if place.is_video else [1]
+    columns = [place.view.values(f"{path}.{each}") for each in ("expression_id", name)]
+    ids_of_frames, values_of_frames = (column[0] if place.is_video else column for column in columns)
+    return {
+        (id_, number): value
+        for number, ids, values in zip(numbers, ids_of_frames, values_of_frames, strict=True)
+        for id_, value in zip(ids or (), values or (), strict=True)
+        if value is not None
+    }
+
+
 def write_expression_scores(
     sample: fo.Sample, scores: Mapping[str, Mapping[str, float]], expressions_field: str = EXPRESSIONS
 ) -> None:

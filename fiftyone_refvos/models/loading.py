@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fiftyone_refvos.models.adapters import Adapter, read_adapter
 from fiftyone_refvos.models.hub import fetch
 from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
@@ -61,6 +62,7 @@ def load_segmenter(
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    adapter: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Segmenter:
     """Loads a model by its name.
@@ -73,11 +75,13 @@ def load_segmenter(
         revision: commit, branch or tag of the published weights, instead of the pinned one
         device: by default the GPU where there is one
         dtype: by default bfloat16 on a GPU and float32 elsewhere
+        adapter: a folder with what a training changed of this model, to be merged into it
         settings: how to run it, by field name of the system's settings (`GlusInference`)
 
     Raises:
         ValueError: for an unknown name or setting
-        CheckpointError: for a folder that is no checkpoint of this system
+        CheckpointError: for a folder that is no checkpoint of this system, and an adapter of other sizes
+        AdapterError: for a folder that is no adapter, and one of another model
         HubError: if the weights cannot be downloaded
         DeviceError: if the device is not there
     """
@@ -86,14 +90,29 @@ def load_segmenter(
     resolved = resolve_device(device)
     precision = resolve_dtype(dtype, resolved)
     options = _glus_settings(dict(settings or {}))
+    changes = read_adapter(Path(adapter)) if adapter is not None else None
+    if changes is not None:  # before anything large is loaded
+        changes.check_base(name)
+    folder = find_checkpoint(name, checkpoint, revision=revision)
+    return _load_glus(folder, clip_path, sam_config, options, resolved, precision, changes)
+
+
+def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:
+    """The folder with the weights of a model, downloaded if need be; `checkpoint` where one is given."""
     spec = MODELS[name]
     if checkpoint is not None:
-        folder = Path(checkpoint)
-    elif spec.source is not None:
-        folder = fetch(dataclasses.replace(spec.source, revision=revision or spec.source.revision))
-    else:
-        folder = SHIPPED / name
-    return _load_glus(folder, clip_path, sam_config, options, resolved, precision)
+        return Path(checkpoint)
+    if spec.source is not None:
+        return fetch(dataclasses.replace(spec.source, revision=revision or spec.source.revision))
+    return SHIPPED / name
+
+
+def find_clip(checkpoint: Path, clip_path: str | Path | None = None) -> Path:
+    """The folder with the CLIP model of a checkpoint: `clip_path` if given, its own, or the published one."""
+    if clip_path is not None:
+        return Path(clip_path)
+    own = checkpoint / "clip"
+    return own if own.is_dir() else fetch(CLIP, option="clip_path")
 
 
 def _glus_settings(settings: dict[str, Any]) -> Any:
@@ -113,19 +132,20 @@ def _load_glus(
     settings: Any,
     device: torch.device,
     dtype: torch.dtype,
+    adapter: Adapter | None,
 ) -> Segmenter:
     # imported here: transformers and sam2 take seconds, and a list of names should not
+    from fiftyone_refvos.models.glus.adapter import apply_adapter
     from fiftyone_refvos.models.glus.config import GlusConfig
     from fiftyone_refvos.models.glus.inference import GlusSegmenter
     from fiftyone_refvos.models.glus.weights import load_network
     from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 
     config = GlusConfig.read(folder, sam2_config=Path(sam_config) if sam_config is not None else None)
-    if clip_path is not None:
-        clip = Path(clip_path)
-    elif (folder / "clip").is_dir():
-        clip = folder / "clip"
-    else:
-        clip = fetch(CLIP, option="clip_path")
+    clip = find_clip(folder, clip_path)
     network = load_network(folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype)
-    return GlusSegmenter(network, LlamaTokenizer(folder), settings)
+    if adapter is not None:
+        apply_adapter(network, adapter)
+    return GlusSegmenter(
+        network, LlamaTokenizer(folder), settings, adapter=None if adapter is None else adapter.digest
+    )

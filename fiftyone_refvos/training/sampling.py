@@ -46,8 +46,10 @@ class Mixture:
         """
         source = self._sources[rng.choice(len(self._sources), p=self._rates)]
         video = self._draw_video(source, rng)
-        expressions = self._draw_expressions(video, rng)
-        query, context = draw_frames(len(video), self._sampling, rng)
+        expressions, starts = known_together(
+            self._draw_expressions(video, rng), len(video), self._sampling.query_frames
+        )
+        query, context = draw_frames(len(video), self._sampling, rng, starts)
         rounds = [draw_rounds(rng, len(query), self._sampling.wording) for _ in expressions]
         return make_clip(source, video, expressions, query=query, context=context, rounds=rounds, writer=self._writer)
 
@@ -78,15 +80,48 @@ def fewest_frames(sampling: SamplingConfig) -> int:
     return max(sampling.query_frames, sampling.context_frames)
 
 
-def draw_frames(num_frames: int, sampling: SamplingConfig, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+def known_together(
+    expressions: Sequence[TrainingExpression], num_frames: int, query_frames: int
+) -> tuple[list[TrainingExpression], list[int]]:
+    """Those of the drawn expressions whose targets are known in common frames, and where a query may begin.
+
+    Raises:
+        ValueError: if none has frames for a query
+    """
+    kept: list[TrainingExpression] = []
+    starts = list(range(num_frames - query_frames + 1))
+    for expression in expressions:
+        known = expression.frames
+        left = [t for t in starts if known is None or known.issuperset(range(t, t + query_frames))]
+        if left:
+            kept, starts = [*kept, expression], left
+    if not kept:
+        raise ValueError(
+            f"the target of expression {expressions[0].id!r} is not known in {query_frames} frames in a row; leave "
+            "the expression out of the source"
+        )
+    return kept, starts
+
+
+def draw_frames(
+    num_frames: int, sampling: SamplingConfig, rng: np.random.Generator, starts: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
     """Indices of consecutive query frames, and of one context frame from each of as many segments.
+
+    Args:
+        num_frames: of the video
+        sampling: how many frames of each kind
+        rng: draws
+        starts: where the query may begin; by default anywhere
 
     Raises:
         ValueError: for a video that is too short
     """
     if num_frames < fewest_frames(sampling):
         raise ValueError(f"the video has {num_frames} frames, a sample needs {fewest_frames(sampling)}")
-    start = int(rng.integers(num_frames - sampling.query_frames + 1))
+    if starts is None:
+        starts = range(num_frames - sampling.query_frames + 1)
+    start = starts[int(rng.integers(len(starts)))]
     query = list(range(start, start + sampling.query_frames))
     # as the published code, by floats
     bounds = [int(bound) for bound in np.linspace(0, num_frames, sampling.context_frames + 1)]

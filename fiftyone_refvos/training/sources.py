@@ -23,11 +23,13 @@ class TrainingExpression:
         id: unique in its video
         text: as written
         object_ids: the objects that are meant; none for an expression without a target
+        frames: indices of the frames whose target is known, from which alone query frames are drawn; None for all
     """
 
     id: str
     text: str
     object_ids: tuple[str, ...]
+    frames: frozenset[int] | None = None
 
 
 class TrainingVideo(Protocol):
@@ -73,7 +75,7 @@ class TrainingSource(Protocol):
         """Whether the object contrastive loss applies (published: MeViS alone)."""
 
     def __len__(self) -> int:
-        """Number of videos, all of which have at least one expression and 4 frames."""
+        """Number of videos, all of which have an expression whose target is known in enough frames in a row."""
 
     def video(self, index: int) -> TrainingVideo:
         """The video number `index`, from 0; opened anew at each call."""

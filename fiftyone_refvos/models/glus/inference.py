@@ -100,11 +100,20 @@ class GlusSegmenter:
         network: with its weights
         tokenizer: of the same checkpoint
         settings: how to run it
+        adapter: the digest of the adapter that was merged into the network, if one was
     """
 
-    def __init__(self, network: GlusNetwork, tokenizer: LlamaTokenizer, settings: GlusInference) -> None:
+    def __init__(
+        self,
+        network: GlusNetwork,
+        tokenizer: LlamaTokenizer,
+        settings: GlusInference,
+        *,
+        adapter: str | None = None,
+    ) -> None:
         self.network = network
         self.settings = settings
+        self.adapter = adapter
         self.prompts = PromptWriter(
             tokenizer,
             window=settings.window,
@@ -117,7 +126,8 @@ class GlusSegmenter:
         """The settings that the masks depend on, as plain values; memory and batch sizes are none of them."""
         gamma = self.settings.memory_gamma or self.network.config.memory_gamma
         settings = asdict(replace(self.settings, memory_gamma=gamma))
-        return {name: value for name, value in settings.items() if name not in RESOURCES}
+        merged = {} if self.adapter is None else {"adapter_digest": self.adapter}
+        return {**{name: value for name, value in settings.items() if name not in RESOURCES}, **merged}
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,6 +111,20 @@ def set_memory_gamma(network: GlusNetwork, value: float) -> None:
     for name, parameter in network.named_parameters():
         if _GAMMA.match(name):
             parameter.data.fill_(value)
+
+
+@contextmanager
+def temporary_memory_gamma(network: GlusNetwork, value: float | None) -> Iterator[None]:
+    """Sets the layer scale of the memory fuser for a while; None leaves it as it is."""
+    former = {name: each.detach().clone() for name, each in network.named_parameters() if _GAMMA.match(name)}
+    if value is not None:
+        set_memory_gamma(network, value)
+    try:
+        yield
+    finally:
+        for name, parameter in network.named_parameters():
+            if name in former:
+                parameter.data.copy_(former[name])
 
 
 def check_published_keys(shapes: dict[str, tuple[int, ...]], network: GlusNetwork, *, where: str) -> None:
