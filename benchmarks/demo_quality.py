@@ -139,10 +139,10 @@ def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
         f"`python -m benchmarks.demo_quality`; the first {options.videos} test videos; {options.device}, "
         f"{processor()}.",
         "J&F per kind of expression, mean over expressions, ± its standard error; N-acc and T-acc: how many "
-        "expressions without and with a target the model tells as such. All in percent; seconds per video cover "
+        "expressions without and with a target the model tells as such. All in percent; CPU time covers "
         "drawing, segmenting and scoring.",
         "",
-        "| frames | CLIP sees | " + " | ".join(names) + " | least part of the first setting | s per video |",
+        "| frames | CLIP sees | " + " | ".join(names) + " | least part of the first setting | CPU s per video |",
         "|---|---|" + "---|" * (len(names) + 2),
     ]
     for row in rows:
@@ -162,8 +162,10 @@ def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
 
 
 def percent(estimate: Estimate) -> str:
-    """ "81.3 ± 2.1", or a dash where there is nothing."""
-    return f"{100 * estimate.mean:.1f} ± {100 * estimate.error:.1f}" if estimate.count else "–"
+    """ "81.3 ± 2.1", without the error for a single expression, and a dash where there is none."""
+    if estimate.count < 2:
+        return f"{100 * estimate.mean:.1f}" if estimate.count else "–"
+    return f"{100 * estimate.mean:.1f} ± {100 * estimate.error:.1f}"
 
 
 def kept(row: Row, rows: Sequence[Row]) -> str:

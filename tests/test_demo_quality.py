@@ -136,7 +136,7 @@ def test_a_summary_is_json_without_nan():
     assert summary["N-acc"] == {"count": 0, "mean": None, "error": None}
     assert summary["kinds"]["attribute"]["JF"] == {"count": 1, "mean": 1.0, "error": None}
     assert "no_target" not in summary["kinds"]
-    assert (summary["videos"], summary["seconds_per_video"]) == (1, 3.0)
+    assert (summary["videos"], summary["cpu_seconds_per_video"]) == (1, 3.0)
 
 
 class TestRecord:

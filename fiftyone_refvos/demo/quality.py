@@ -76,7 +76,7 @@ class DemoQuality:
 
     Attributes:
         rows: one per expression, in order
-        seconds: that generating, segmenting and scoring took, those of an earlier, interrupted run included
+        seconds: CPU time of generating, segmenting and scoring, that of an earlier, interrupted run included
     """
 
     rows: tuple[ExpressionQuality, ...]
@@ -120,7 +120,7 @@ class DemoQuality:
             "kinds": kinds,
             "N-acc": _plain(self.n_acc),
             "T-acc": _plain(self.t_acc),
-            "seconds_per_video": round(self.seconds / max(self.num_videos, 1), 3),
+            "cpu_seconds_per_video": round(self.seconds / max(self.num_videos, 1), 3),
         }
 
 
@@ -163,10 +163,10 @@ def measure(
     numbers = range(first, first + num_videos)
     for done, number in enumerate(numbers, 1):
         if number not in videos:
-            start = time.perf_counter()
+            start = time.process_time()
             video = generate(video_seed(split, number), config)
             rows = measure_video(video, number, segment_video(segmenter, video))
-            videos[number] = _Measured(tuple(rows), time.perf_counter() - start)
+            videos[number] = _Measured(tuple(rows), time.process_time() - start)
             if kept:
                 kept.add(number, videos[number])
         if on_progress:
@@ -217,7 +217,7 @@ def _row(video: DemoVideo, number: int, expression: DemoExpression, unit: UnitSc
 
 @dataclass(frozen=True)
 class _Measured:
-    """The rows of one video, and the seconds that they took."""
+    """The rows of one video, and the CPU seconds that they took."""
 
     rows: tuple[ExpressionQuality, ...]
     seconds: float

@@ -47,7 +47,7 @@ def measure_card(card: dict[str, Any], segmenter: Segmenter) -> dict[str, Any]:
 
 def stated(quality: DemoQuality) -> dict[str, Any]:
     """The figures that a card holds: those of `DemoQuality.summary` without the time, which is the machine's."""
-    return {name: value for name, value in quality.summary().items() if name != "seconds_per_video"}
+    return {name: value for name, value in quality.summary().items() if name != "cpu_seconds_per_video"}
 
 
 def weights_digest(folder: Path) -> str:
