@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fiftyone_refvos.models.glus.config import ClipView
 from fiftyone_refvos.models.glus.network import clip_processor
 from fiftyone_refvos.training.conversation import IGNORED, Conversation
 from fiftyone_refvos.training.sources import TrainingExpression
@@ -123,10 +124,11 @@ class Collator:
 
     Args:
         clip_side: side of CLIP's square input, in pixels
+        clip_view: what CLIP sees of a frame, as the checkpoint records it
     """
 
-    def __init__(self, clip_side: int) -> None:
-        self._processor = clip_processor(clip_side)
+    def __init__(self, clip_side: int, clip_view: ClipView) -> None:
+        self._processor = clip_processor(clip_side, clip_view)
 
     def __call__(self, clips: Sequence[Clip]) -> Batch:
         """Makes a batch of at least one clip; all have the same numbers of query and of context frames."""

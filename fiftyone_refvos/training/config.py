@@ -109,6 +109,7 @@ class TrainingConfig:
         warmup_steps: linear from 0; after them linear to 0 at `steps`
         clip_norm: gradients are scaled to this total norm at most
         precision: mixed precision of accelerate; parameters and optimizer stay in float32
+        memory: whether a query frame sees the masks of those before it; published networks do
         trainable: "published" trains LoRA, embeddings, head, projector, [SEG] projection and mask decoder; "all"
             trains every parameter, for networks that start from nothing
         seed: of all random choices
@@ -127,6 +128,7 @@ class TrainingConfig:
     warmup_steps: int = 100
     clip_norm: float = 1.0
     precision: Precision = "no"
+    memory: bool = True
     trainable: Trainable = "published"
     seed: int = 0
     save_every: int = 500
@@ -142,3 +144,12 @@ class TrainingConfig:
             raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
         if self.trainable not in get_args(Trainable):
             raise ValueError(f"trainable is {self.trainable!r}; choose one of {get_args(Trainable)}")
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """How a network that was trained so is to be run: fields of its `RunSettings`, entries of its config.json."""
+        return {
+            "context_frames": self.sampling.context_frames,
+            "window": self.sampling.query_frames,
+            "memory_bank": self.memory,
+        }

@@ -6,7 +6,7 @@ all rows of one query frame through the mask decoder in one call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,8 @@ class TrainingNetwork(nn.Module):
     """GLUS with the losses that it is trained with.
 
     Args:
-        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place
+        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place,
+            and its configuration says from now on that it is run as it was trained
         config: what trains, and the weights of the losses
         draw: how the contrastive loss takes its positives and negatives
     """
@@ -78,6 +79,7 @@ class TrainingNetwork(nn.Module):
     def __init__(self, glus: GlusNetwork, config: TrainingConfig, *, draw: Draw = draw_randomly) -> None:
         super().__init__()
         prepare(glus, config)
+        glus.config = replace(glus.config, **config.run_settings)
         self.glus = glus
         self.config = config
         self.bank = TokenBank(config.losses.bank_size)
@@ -203,11 +205,11 @@ class TrainingNetwork(nn.Module):
         for query in range(num_queries):
             with torch.set_grad_enabled(through_memory):
                 maps = features.select(video * num_queries + query)
-                chosen = memory_positions(query, _MEMORY_STRIDE, sam.num_memories)
+                chosen = memory_positions(query, _MEMORY_STRIDE, sam.num_memories) if self.config.memory else []
                 conditioned = sam.attend(maps.top, [memories[position] for position in chosen])
             masks = sam.decode(conditioned, maps, prompts[:, query])
             low_res.append(masks.low_res[:, 0])
-            if query + 1 < num_queries:
+            if self.config.memory and query + 1 < num_queries:
                 with torch.set_grad_enabled(through_memory):
                     memories.append(sam.remember(conditioned, masks.low_res))
         return torch.stack(low_res)
