@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.config import GlusInference
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.training.batch import Batch, Collator
@@ -23,6 +24,7 @@ from tests.training_data import DOG as THE_DOG
 
 VIDEOS = [MemoryVideo("a"), MemoryVideo("b", size=(40, 72), expressions=(BOTH, SAME_DOG))]
 PUBLISHED = Setup(TrainingConfig(sampling=SamplingConfig(query_frames=2)))
+INFERENCE_WORDING = TrainingConfig(sampling=SamplingConfig(query_frames=3, wording="inference"))
 NO_TARGET = (THE_DOG, NOTHING, BOTH)
 
 # Parts of SAM2 that have no effect on a mask prompted by one embedding, and what CLIP computes after the features.
@@ -125,6 +127,37 @@ def test_sharing_the_beginning_of_rows_changes_nothing() -> None:
         if p.grad is not None:
             assert q.grad is not None
             torch.testing.assert_close(p.grad, q.grad, atol=1e-4, rtol=1e-2, msg=name)
+
+
+@pytest.mark.parametrize("setup", [from_nothing(query_frames=3, context_frames=2), Setup(INFERENCE_WORDING)])
+def test_inference_wording_predicts_every_seg_from_the_state_that_it_has_at_inference(setup: Setup) -> None:
+    network = setup.network().eval()
+    (clip,) = clips = setup.clips(VIDEOS[:1], count=1)
+    glus = network.glus
+    with torch.no_grad():
+        trained = network(Collator(112, "center_crop")(clips)).seg_hidden
+        tokens = glus.visual_tokens(clip.frames, "center_crop")
+        context, query = ([tokens[n] for n in frames] for frames in (clip.context, clip.query))
+        segmenter = GlusSegmenter(glus, glus_tiny().prompts.tokenizer, GlusInference())
+        for row, expression in enumerate(clip.expressions):
+            for count in range(1, len(query) + 1):
+                prompt = segmenter.prompts.write(Expression("0", expression.text), count)
+                prefix = glus.prefill(glus.embed(prompt.prefix, context))
+                (hidden,) = glus.answer(prefix, [glus.embed(prompt.suffix, query[:count])]).hidden
+                torch.testing.assert_close(trained[row, count - 1], hidden[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_checkpoint_that_uses_the_last_layer_of_clip_trains_all_layers() -> None:
+    setup = from_nothing()
+    network = TrainingNetwork(glus(mm_vision_select_layer=-1), setup.config)
+    before = {name: parameter.detach().clone() for name, parameter in network.glus.clip.named_parameters()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
+    network(setup.batch(VIDEOS)).losses["total"].backward()
+    unused = {name for name in without_gradient(network) if name.startswith("clip.")}
+    assert unused == {"clip.post_layernorm.weight", "clip.post_layernorm.bias"}
+    optimizer.step()
+    changed = {name for name, p in network.glus.clip.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if not name.startswith("post_layernorm.")}
 
 
 def test_without_memory_each_query_frame_is_decoded_on_its_own() -> None:

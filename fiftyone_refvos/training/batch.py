@@ -90,6 +90,7 @@ class Batch:
         row_video: `(R,)` number of its clip
         input_ids, labels, attention_mask: `(R, L)`, padded on the right
         seg_positions: `(R, Q)` where [SEG] is in `input_ids`
+        open_answers: whether the token before each [SEG] is seen by nothing that follows
         clip_pixels: `(F, 3, s, s)` CLIP's input, each distinct frame of a clip once
         images: `(V, C + Q)` which of them the images of a conversation are, context first
         query_frames: per clip `(Q, H, W, 3) uint8`
@@ -103,6 +104,7 @@ class Batch:
     labels: Tensor
     attention_mask: Tensor
     seg_positions: Tensor
+    open_answers: bool
     clip_pixels: Tensor
     images: Tensor
     query_frames: tuple[Tensor, ...]
@@ -148,6 +150,7 @@ class Collator:
             labels=_padded([conversation.labels for conversation in conversations], IGNORED),
             attention_mask=input_ids != PAD_ID,
             seg_positions=torch.tensor([conversation.seg_positions for conversation in conversations]),
+            open_answers=all(conversation.open_answers for conversation in conversations),
             clip_pixels=self._processor(images=frames, return_tensors="pt")["pixel_values"],
             images=torch.tensor(np.array(images)),
             query_frames=tuple(torch.from_numpy(np.stack([clip.frames[n] for n in clip.query])) for clip in clips),

@@ -80,7 +80,7 @@ class SamplingConfig:
             network that reasons locally only
         expressions: most expressions of a video per sample
         wording: "random" draws question and answer as published; "inference" takes those that are used at
-            inference, and [SEG] is predicted from the same token as there
+            inference, and every [SEG] is predicted from exactly the prompt that it has there
         no_target: also draw expressions without a target, and supervise what stands in the place of [SEG]; the
             published recipe never does, so that its models cannot say that there is no object
     """

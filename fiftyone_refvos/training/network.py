@@ -151,11 +151,16 @@ class TrainingNetwork(nn.Module):
         never looks at what comes later. The beginning that all rows of a video share is computed once, unless
         each row has dropout of its own.
         """
-        embeds = sequences.embeds[:, : int(sequences.predicting.max()) + 1]
+        length = int(sequences.predicting.max()) + 1
+        embeds = sequences.embeds[:, :length]
         shared = sequences.shared if self._shares_beginnings and len(batch.images) < len(embeds) else 0
         cache = self._beginnings(batch, embeds[:, :shared]) if shared else None
+        prompts = {}
+        if batch.open_answers and sequences.predicting.shape[1] > 1:
+            visible, positions = _prompts_of_inference(sequences.predicting, length)
+            prompts = {"attention_mask": visible[:, None, shared:], "position_ids": positions[:, shared:]}
         states = self.glus.llama(
-            inputs_embeds=embeds[:, shared:], past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=embeds[:, shared:], past_key_values=cache, use_cache=cache is not None, **prompts
         ).last_hidden_state
         row = torch.arange(len(embeds), device=embeds.device)[:, None]
         return states[row, sequences.predicting - shared]
@@ -228,6 +233,22 @@ class TrainingNetwork(nn.Module):
         output.contrastive = outcome.detach()
         if outcome.mean is not None:
             output.losses["contrastive"] = weights.contrastive * outcome.mean
+
+
+def _prompts_of_inference(predicting: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """What each token of R conversations sees, `(R, L, L)`, and its place in its prompt, `(R, L)`.
+
+    At inference an answer is open in the last round only. Here all rounds are in one sequence, so the token
+    that ends an open answer, from which [SEG] is predicted, is hidden from all that follow and takes no place.
+
+    Args:
+        predicting: `(R, Q)` positions of those tokens
+        length: L
+    """
+    order = torch.arange(length, device=predicting.device)
+    opens = (order == predicting[..., None]).any(1)
+    visible = (order <= order[:, None]) & (~opens[:, None] | (order == order[:, None]))
+    return visible, order - (opens.cumsum(1) - opens.long())
 
 
 def _make_trainable(sam: nn.Module) -> None:
