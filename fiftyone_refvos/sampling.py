@@ -9,30 +9,35 @@ import numpy as np
 
 ContextMode = Literal["center", "linspace"]
 
-CONTEXT_FRAMES = 4  # GLUS was trained with so many
+CONTEXT_FRAMES = 4  # published GLUS was trained with so many
 
 
-def context_frames(num_frames: int, mode: ContextMode = "center") -> list[int]:
-    """The 4 context frames of GLUS: indices from 0, ascending but for videos of fewer than 4 frames.
+def context_frames(num_frames: int, mode: ContextMode = "center", count: int = CONTEXT_FRAMES) -> list[int]:
+    """The context frames of GLUS: indices from 0, ascending but for videos of fewer than `count` frames.
 
     Args:
         num_frames: T, the length of the video
-        mode: "center" is the inference script, about the centres of 4 equal clips; "linspace" the demo
+        mode: "center" is the inference script, about the centres of equal clips; "linspace" the demo
             notebook, from the first to the last frame
+        count: how many, 0 for none
 
-    In videos of fewer than 4 frames the script's rule gives -1, with which it reads the last frame: here that
-    is the index of the last frame. Indices then repeat.
+    In videos of fewer than `count` frames the script's rule gives -1, with which it reads the last frame: here
+    that is the index of the last frame. Indices then repeat.
 
     Raises:
-        ValueError: if there is no frame, or the mode is unknown
+        ValueError: if there is no frame, the count is negative, or the mode is unknown
     """
     _check_positive(num_frames=num_frames)
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
     if mode == "linspace":
-        return _linspace(num_frames - 1, CONTEXT_FRAMES)
+        return _linspace(num_frames - 1, count)
     if mode != "center":
         raise ValueError(f"unknown context mode {mode!r}: expected 'center' or 'linspace'")
-    bounds = _linspace(num_frames, CONTEXT_FRAMES + 1)
-    centre = -(-num_frames // CONTEXT_FRAMES) // 2  # of the longest clip: it may lie outside of a shorter one
+    if count == 0:
+        return []
+    bounds = _linspace(num_frames, count + 1)
+    centre = -(-num_frames // count) // 2  # of the longest clip: it may lie outside of a shorter one
     frames = [min(start + centre, end - 1) for start, end in pairwise(bounds)]
     return [frame % num_frames for frame in frames]
 

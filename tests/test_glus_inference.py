@@ -91,7 +91,14 @@ def test_sam2_runs_once_per_direction_beyond_the_byte_budget(monkeypatch) -> Non
 
 
 def test_what_is_not_read_again_is_forgotten() -> None:
-    encoder = FrameEncoder(glus_tiny().network, noise_video(12), context=[0, 3], last_key=5, cache_bytes=1 << 30)
+    encoder = FrameEncoder(
+        glus_tiny().network,
+        noise_video(12),
+        context=[0, 3],
+        clip_view="center_crop",
+        last_key=5,
+        cache_bytes=1 << 30,
+    )
     with torch.inference_mode():
         for _ in encoder.walk(range(2, 12)):
             encoder.features()

@@ -38,6 +38,9 @@ def test_context_frames_examples() -> None:
     assert context_frames(2) == [1, 0, 0, 1]
     assert context_frames(22) == [3, 8, 14, 19]
     assert context_frames(22, "linspace") == [0, 7, 14, 21]
+    assert context_frames(22, "center", 2) == [5, 16]
+    assert context_frames(22, "linspace", 2) == [0, 21]
+    assert context_frames(22, "center", 0) == context_frames(22, "linspace", 0) == []
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -113,6 +116,7 @@ MIDDLE: Any = "middle"
     ("call", "message"),
     [
         (lambda: context_frames(0), "num_frames must be at least 1, got 0"),
+        (lambda: context_frames(9, "center", -1), "count must not be negative, got -1"),
         (lambda: context_frames(9, MIDDLE), "unknown context mode 'middle': expected 'center' or 'linspace'"),
         (lambda: memory_positions(-1, 3), "position must not be negative, got -1"),
         (lambda: memory_positions(5, 0), "stride must be at least 1, got 0"),

@@ -19,12 +19,19 @@ def test_random_wording_draws_every_question_and_answer() -> None:
     assert {turn.answer for turn in rounds} == set(ANSWERS)
 
 
-def test_inference_wording_up_to_the_first_seg_is_the_prompt_of_inference() -> None:
-    sampling = SamplingConfig(wording="inference")
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("context_frames", [0, 4])
+def test_inference_wording_up_to_each_seg_is_the_prompt_of_inference(count: int, context_frames: int) -> None:
+    sampling = SamplingConfig(wording="inference", context_frames=context_frames)
     rounds = draw_rounds(np.random.default_rng(0), 4, "inference")
     ours = writer(sampling).write("The Dog.", rounds, what="it")
-    prompts = PromptWriter(LlamaTokenizer(TINY), window=4, tokens_per_image=16, max_length=2048)
-    assert ours.ids[: ours.seg_positions[0]] == prompts.write(Expression("0", "The Dog."), 1).ids
+    assert ours.open_answers
+    hidden = [position - 1 for position in ours.seg_positions[: count - 1]]  # open answers of the rounds before
+    prompt = [token for n, token in enumerate(ours.ids[: ours.seg_positions[count - 1]]) if n not in hidden]
+    prompts = PromptWriter(
+        LlamaTokenizer(TINY), window=4, context_frames=context_frames, tokens_per_image=16, max_length=2048
+    )
+    assert prompt == prompts.write(Expression("0", "The Dog."), count).ids
 
 
 def test_answers_are_labelled_and_each_round_has_one_seg() -> None:
@@ -38,6 +45,7 @@ def test_answers_are_labelled_and_each_round_has_one_seg() -> None:
         "ASSISTANT: [SEG].</s>"
     )
     assert conversation.ids == write.tokenizer.encode(conversation.text)
+    assert not conversation.open_answers
     labelled = [label for label in conversation.labels if label != IGNORED]
     encode = write.tokenizer.encode
     assert labelled == encode("It is [SEG].</s>")[1:] + encode("[SEG].</s>")[1:]

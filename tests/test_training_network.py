@@ -11,17 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.models.glus.config import GlusInference
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.training.batch import Batch, Collator
 from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.lora import merge_lora, merged_state, published_parameter
 from fiftyone_refvos.training.network import TrainingNetwork
 from tests.small import CAT, DOG, glus_tiny, noise_video
-from tests.training_data import BOTH, NOTHING, SAME_DOG, MemoryVideo, Setup, from_nothing
+from tests.training_data import BOTH, NOTHING, SAME_DOG, MemoryVideo, Setup, from_nothing, glus
 from tests.training_data import DOG as THE_DOG
 
 VIDEOS = [MemoryVideo("a"), MemoryVideo("b", size=(40, 72), expressions=(BOTH, SAME_DOG))]
 PUBLISHED = Setup(TrainingConfig(sampling=SamplingConfig(query_frames=2)))
+INFERENCE_WORDING = TrainingConfig(sampling=SamplingConfig(query_frames=3, wording="inference"))
 NO_TARGET = (THE_DOG, NOTHING, BOTH)
 
 # Parts of SAM2 that have no effect on a mask prompted by one embedding, and what CLIP computes after the features.
@@ -82,7 +85,7 @@ def test_training_of_everything_reaches_every_parameter_that_a_mask_depends_on()
 
 def outputs_alone(network: TrainingNetwork, setup: Setup, seed: int) -> Iterator[Any]:
     for clip in setup.clips(VIDEOS, seed):
-        yield network(Collator(112)([clip]))
+        yield network(Collator(112, "center_crop")([clip]))
 
 
 def test_rows_of_a_batch_do_not_depend_on_each_other() -> None:
@@ -124,6 +127,73 @@ def test_sharing_the_beginning_of_rows_changes_nothing() -> None:
         if p.grad is not None:
             assert q.grad is not None
             torch.testing.assert_close(p.grad, q.grad, atol=1e-4, rtol=1e-2, msg=name)
+
+
+@pytest.mark.parametrize("setup", [from_nothing(query_frames=3, context_frames=2), Setup(INFERENCE_WORDING)])
+def test_inference_wording_predicts_every_seg_from_the_state_that_it_has_at_inference(setup: Setup) -> None:
+    network = setup.network().eval()
+    (clip,) = clips = setup.clips(VIDEOS[:1], count=1)
+    glus = network.glus
+    with torch.no_grad():
+        trained = network(Collator(112, "center_crop")(clips)).seg_hidden
+        tokens = glus.visual_tokens(clip.frames, "center_crop")
+        context, query = ([tokens[n] for n in frames] for frames in (clip.context, clip.query))
+        segmenter = GlusSegmenter(glus, glus_tiny().prompts.tokenizer, GlusInference())
+        for row, expression in enumerate(clip.expressions):
+            for count in range(1, len(query) + 1):
+                prompt = segmenter.prompts.write(Expression("0", expression.text), count)
+                prefix = glus.prefill(glus.embed(prompt.prefix, context))
+                (hidden,) = glus.answer(prefix, [glus.embed(prompt.suffix, query[:count])]).hidden
+                torch.testing.assert_close(trained[row, count - 1], hidden[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_checkpoint_that_uses_the_last_layer_of_clip_trains_all_layers() -> None:
+    setup = from_nothing()
+    network = TrainingNetwork(glus(mm_vision_select_layer=-1), setup.config)
+    before = {name: parameter.detach().clone() for name, parameter in network.glus.clip.named_parameters()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
+    network(setup.batch(VIDEOS)).losses["total"].backward()
+    unused = {name for name in without_gradient(network) if name.startswith("clip.")}
+    assert unused == {"clip.post_layernorm.weight", "clip.post_layernorm.bias"}
+    optimizer.step()
+    changed = {name for name, p in network.glus.clip.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if not name.startswith("post_layernorm.")}
+
+
+def test_without_memory_each_query_frame_is_decoded_on_its_own() -> None:
+    sampling = SamplingConfig(query_frames=2, context_frames=0, wording="inference")
+    config = replace(without_dropout(PUBLISHED).config, sampling=sampling)
+    setups = [Setup(replace(config, memory=memory)) for memory in (True, False)]
+    low_res, used = [], []
+    for setup in setups:
+        network = setup.network().eval()
+        calls: list[int] = []
+        for part in (network.glus.sam.sam2.memory_encoder, network.glus.sam.sam2.memory_attention):
+            part.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        low_res.append(network(setup.batch(VIDEOS)).low_res)
+        used.append(len(calls))
+    assert used == [2, 0]
+    with_memory, without = low_res
+    torch.testing.assert_close(with_memory[0], without[0], atol=1e-4, rtol=1e-4)
+    assert (with_memory[1] - without[1]).abs().max() > 1e-2
+
+
+def test_trained_network_is_run_as_it_was_trained_and_sees_frames_as_its_checkpoint_says() -> None:
+    sampling = SamplingConfig(query_frames=1, context_frames=0)
+    config = TrainingConfig(memory=False, sampling=sampling)
+    network = TrainingNetwork(glus(clip_view="squash"), config)
+    segmenter = GlusSegmenter(network.glus, glus_tiny().prompts.tokenizer, GlusInference())
+    assert config.run_settings == {"context_frames": 0, "window": 1, "memory_bank": False}
+    expected = {"clip_view": "squash", "memory_gamma": "checkpoint", **config.run_settings}
+    assert expected.items() <= segmenter.identity.items()
+
+
+def test_collator_shows_clip_what_inference_shows_it() -> None:
+    clips = PUBLISHED.clips([VIDEOS[0]], count=1)
+    network = glus_tiny().network
+    for view in ("center_crop", "squash"):
+        batch = Collator(112, view)(clips)
+        assert torch.equal(batch.clip_pixels, network.clip_pixels(clips[0].frames, view))
 
 
 def test_each_frame_is_encoded_once_for_all_expressions() -> None:
@@ -190,11 +260,11 @@ def test_contrastive_loss_needs_a_source_that_has_it() -> None:
     setup = Setup(replace(PUBLISHED.config, losses=LossConfig(negatives=1)))
     network = setup.network()
     clips = setup.clips(VIDEOS[:1])
-    output = network(Collator(112)(clips))
+    output = network(Collator(112, "center_crop")(clips))
     assert output.contrastive is not None
     assert output.losses["contrastive"] > 0  # two expressions of the dog, and one of more
     other = setup.network()
-    output = other(Collator(112)([replace(clip, contrastive=False) for clip in clips]))
+    output = other(Collator(112, "center_crop")([replace(clip, contrastive=False) for clip in clips]))
     assert "contrastive" not in output.losses
     assert other.bank.entries == []
 

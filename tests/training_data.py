@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fiftyone_refvos.models.checkpoint import read_config
 from fiftyone_refvos.models.glus.config import GlusConfig
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.weights import load_network
@@ -92,13 +94,17 @@ class Setup:
         return [mixture.draw(rng) for _ in range(count)]
 
     def batch(self, videos: Sequence[MemoryVideo], seed: int = 0, count: int = 2) -> Batch:
-        return Collator(112)(self.clips(videos, seed, count))
+        return Collator(112, "center_crop")(self.clips(videos, seed, count))
 
 
-def glus() -> GlusNetwork:
-    """The shipped tiny network, loaded anew, with the layer scale of its own checkpoint."""
+def glus(**entries: Any) -> GlusNetwork:
+    """The shipped tiny network, loaded anew, with the layer scale of its own checkpoint.
+
+    Args:
+        entries: of its config.json, instead of its own ones
+    """
     torch.manual_seed(0)
-    config = GlusConfig.read(TINY)
+    config = GlusConfig.from_dict(read_config(TINY) | entries, where=TINY)
     return load_network(TINY, TINY / "clip", config, device=torch.device("cpu"), dtype=torch.float32)
 
 

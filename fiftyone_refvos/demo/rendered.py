@@ -15,6 +15,7 @@ from PIL import Image
 from fiftyone_refvos.demo.facts import PLACES
 from fiftyone_refvos.demo.video import DemoVideo, generate
 from fiftyone_refvos.demo.world import DemoConfig, Split, video_seed
+from fiftyone_refvos.training.sources import TrainingExpression
 
 SIZES: tuple[tuple[int, int], ...] = ((240, 426), (160, 284), (160, 284), (180, 240), (160, 284), (200, 356))
 """(H, W) in which the videos are drawn, one after the other: several shapes of a picture, and several sharpnesses."""
@@ -32,20 +33,16 @@ _MIRRORED = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedExpression:
-    """One expression; it has what a `TrainingExpression` has.
+class RenderedExpression(TrainingExpression):
+    """One expression of a `DemoVideo`, known in every frame.
 
     Attributes:
-        id, text, object_ids: as of the `DemoExpression`
         kind: of the `DemoExpression`
         topic: the name of its clause, LOOK where nothing but looks is said
     """
 
-    id: str
-    text: str
-    object_ids: tuple[str, ...]
-    kind: str
-    topic: str
+    kind: str = "attribute"
+    topic: str = LOOK
 
     @property
     def static(self) -> bool:
@@ -88,7 +85,7 @@ class RenderedVideo:
         """The frames of the given indices in the given order, `(S, S, 3) uint8`."""
         return (np.ascontiguousarray(self.pixels[index]) for index in indices)
 
-    def targets(self, expressions: Sequence[Any], index: int) -> NDArray[np.uint8]:
+    def targets(self, expressions: Sequence[TrainingExpression], index: int) -> NDArray[np.uint8]:
         """Which pixels show an object of each of E expressions, `(E, S, S)`; the objects of a frame are disjoint."""
         labels = self.labels[index]
         wanted = [[int(identity) + 1 for identity in expression.object_ids] for expression in expressions]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fiftyone_refvos.models.glus.config import ClipView
 from fiftyone_refvos.models.glus.network import clip_processor
 from fiftyone_refvos.training.conversation import IGNORED, Conversation
 from fiftyone_refvos.training.sources import TrainingExpression
@@ -89,6 +90,7 @@ class Batch:
         row_video: `(R,)` number of its clip
         input_ids, labels, attention_mask: `(R, L)`, padded on the right
         seg_positions: `(R, Q)` where [SEG] is in `input_ids`
+        open_answers: whether the token before each [SEG] is seen by nothing that follows
         clip_pixels: `(F, 3, s, s)` CLIP's input, each distinct frame of a clip once
         images: `(V, C + Q)` which of them the images of a conversation are, context first
         query_frames: per clip `(Q, H, W, 3) uint8`
@@ -102,6 +104,7 @@ class Batch:
     labels: Tensor
     attention_mask: Tensor
     seg_positions: Tensor
+    open_answers: bool
     clip_pixels: Tensor
     images: Tensor
     query_frames: tuple[Tensor, ...]
@@ -123,10 +126,11 @@ class Collator:
 
     Args:
         clip_side: side of CLIP's square input, in pixels
+        clip_view: what CLIP sees of a frame, as the checkpoint records it
     """
 
-    def __init__(self, clip_side: int) -> None:
-        self._processor = clip_processor(clip_side)
+    def __init__(self, clip_side: int, clip_view: ClipView) -> None:
+        self._processor = clip_processor(clip_side, clip_view)
 
     def __call__(self, clips: Sequence[Clip]) -> Batch:
         """Makes a batch of at least one clip; all have the same numbers of query and of context frames."""
@@ -146,12 +150,18 @@ class Collator:
             labels=_padded([conversation.labels for conversation in conversations], IGNORED),
             attention_mask=input_ids != PAD_ID,
             seg_positions=torch.tensor([conversation.seg_positions for conversation in conversations]),
-            clip_pixels=self._processor(images=frames, return_tensors="pt")["pixel_values"],
+            open_answers=all(conversation.open_answers for conversation in conversations),
+            clip_pixels=self.pixels(frames),
             images=torch.tensor(np.array(images)),
             query_frames=tuple(torch.from_numpy(np.stack([clip.frames[n] for n in clip.query])) for clip in clips),
             target_rows=torch.tensor(target_rows, dtype=torch.int64),
             targets=_grouped_targets(clips),
         )
+
+    def pixels(self, frames: Sequence[Frame]) -> Tensor:
+        """CLIP's input `(F, 3, s, s)` of RGB frames."""
+        pixels: Tensor = self._processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        return pixels
 
 
 def _rows(clip: Clip) -> list[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Precision = Literal["no", "bf16", "fp16"]
-Trainable = Literal["published", "all"]
+Trainable = Literal["published", "all", "all_but_clip"]
 Wording = Literal["random", "inference"]
 
 
@@ -80,7 +80,7 @@ class SamplingConfig:
             network that reasons locally only
         expressions: most expressions of a video per sample
         wording: "random" draws question and answer as published; "inference" takes those that are used at
-            inference, and [SEG] is predicted from the same token as there
+            inference, and every [SEG] is predicted from exactly the prompt that it has there
         no_target: also draw expressions without a target, and supervise what stands in the place of [SEG]; the
             published recipe never does, so that its models cannot say that there is no object
     """
@@ -109,13 +109,14 @@ class TrainingConfig:
         warmup_steps: linear from 0; after them linear to 0 at `steps`
         clip_norm: gradients are scaled to this total norm at most
         precision: mixed precision of accelerate; parameters and optimizer stay in float32
+        memory: whether a query frame sees the masks of those before it; published networks do
         trainable: "published" trains LoRA, embeddings, head, projector, [SEG] projection and mask decoder; "all"
-            trains every parameter, for networks that start from nothing
+            trains every parameter, for networks that start from nothing; "all_but_clip" leaves CLIP as it is
         seed: of all random choices
         save_every: steps between checkpoints that a killed run resumes from
         validate_every: steps between validations on the held-out view
         patience: stop after so many validations in a row without a better one; None never stops early
-        lora: low-rank updates of the language model, which trainable="all" has no use for; None trains without
+        lora: low-rank updates of the language model, for trainable="published" alone; None trains without
     """
 
     steps: int = 3000
@@ -127,6 +128,7 @@ class TrainingConfig:
     warmup_steps: int = 100
     clip_norm: float = 1.0
     precision: Precision = "no"
+    memory: bool = True
     trainable: Trainable = "published"
     seed: int = 0
     save_every: int = 500
@@ -142,3 +144,12 @@ class TrainingConfig:
             raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
         if self.trainable not in get_args(Trainable):
             raise ValueError(f"trainable is {self.trainable!r}; choose one of {get_args(Trainable)}")
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """How a network that was trained so is to be run: fields of its `RunSettings`, entries of its config.json."""
+        return {
+            "context_frames": self.sampling.context_frames,
+            "window": self.sampling.query_frames,
+            "memory_bank": self.memory,
+        }

@@ -56,12 +56,15 @@ class Conversation:
         labels: the id of every token of an answer, `IGNORED` elsewhere; where an expression has no target, what
             is said instead of each [SEG]
         seg_positions: where [SEG] is in `ids`, once a round; only there a label counts in the loss
+        open_answers: whether the token before each [SEG] is the space in which an open answer ends at inference;
+            the prompts of later rounds do not have it, so nothing that follows may see it
     """
 
     text: str
     ids: list[int]
     labels: list[int]
     seg_positions: list[int]
+    open_answers: bool = False
 
 
 def draw_rounds(rng: np.random.Generator, count: int, wording: Wording) -> tuple[Round, ...]:
@@ -92,6 +95,7 @@ class ConversationWriter:
         self.no_target_id = _no_target_id(tokenizer)
         self._tokens_per_image = tokens_per_image
         self._max_length = max_length
+        self._opens_answers = sampling.wording == "inference"
 
     def write(self, text: str, rounds: Sequence[Round], *, has_target: bool = True, what: str) -> Conversation:
         """Writes the conversation about one expression.
@@ -128,10 +132,10 @@ class ConversationWriter:
             for position in seg_positions:
                 labels[position] = self.no_target_id
         self._check_length(ids, what)
-        return Conversation("".join(parts), ids, labels, seg_positions)
+        return Conversation("".join(parts), ids, labels, seg_positions, self._opens_answers)
 
     def _round_ids(self, asked: str, answer: str) -> list[int]:
-        if self.sampling.wording == "random":
+        if not self._opens_answers:
             return self._encode(f"{asked}{answer}</s>")
         # At inference [SEG] is predicted from the space of the open answer, which is a token of its own there;
         # in a text that is tokenised as a whole, [SEG] swallows the space.

@@ -45,7 +45,7 @@ class GlusLearner:
         with torch.random.fork_rng(devices=[]):  # the low-rank updates begin with random numbers
             torch.manual_seed(config.seed)
             self._training = TrainingNetwork(glus, config)
-        self._collate = Collator(glus.clip.config.image_size)
+        self._collate = Collator(glus.clip.config.image_size, glus.config.clip_view)
         writer = ConversationWriter(
             tokenizer,
             config.sampling,

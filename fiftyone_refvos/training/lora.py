@@ -22,10 +22,11 @@ def prepare(network: GlusNetwork, config: TrainingConfig) -> None:
     """Adds what is trained to a network, and says which of its parameters train.
 
     "published" adds LoRA, where the configuration has one, and freezes all but it and the trained parts; "all"
-    trains every parameter and adds nothing.
+    trains every parameter and adds nothing, "all_but_clip" every parameter outside of CLIP.
     """
-    if config.trainable == "all":
+    if config.trainable != "published":
         network.requires_grad_(True)
+        network.clip.requires_grad_(config.trainable == "all")
         return
     if config.lora is not None:
         add_lora(network, config.lora)

@@ -6,7 +6,7 @@ all rows of one query frame through the mask decoder in one call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,8 @@ class TrainingNetwork(nn.Module):
     """GLUS with the losses that it is trained with.
 
     Args:
-        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place
+        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place,
+            and its configuration says from now on that it is run as it was trained
         config: what trains, and the weights of the losses
         draw: how the contrastive loss takes its positives and negatives
     """
@@ -78,11 +79,13 @@ class TrainingNetwork(nn.Module):
     def __init__(self, glus: GlusNetwork, config: TrainingConfig, *, draw: Draw = draw_randomly) -> None:
         super().__init__()
         prepare(glus, config)
+        glus.config = replace(glus.config, **config.run_settings)
         self.glus = glus
         self.config = config
         self.bank = TokenBank(config.losses.bank_size)
         self._draw = draw
-        self._trains_encoders = config.trainable == "all"
+        self._trains_clip = config.trainable == "all"
+        self._trains_encoders = config.trainable != "published"
         self._shares_beginnings = self._trains_encoders or config.lora is None or config.lora.dropout == 0
         self.train()
 
@@ -121,7 +124,7 @@ class TrainingNetwork(nn.Module):
 
     def _visual_tokens(self, batch: Batch) -> Tensor:
         """`(F, tokens, D)` of each distinct frame."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_encoders):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_clip):
             features = self.glus.pool(self.glus.clip_features(batch.clip_pixels.to(self.glus.dtype)))
         return self.glus.projector(features)
 
@@ -149,11 +152,16 @@ class TrainingNetwork(nn.Module):
         never looks at what comes later. The beginning that all rows of a video share is computed once, unless
         each row has dropout of its own.
         """
-        embeds = sequences.embeds[:, : int(sequences.predicting.max()) + 1]
+        length = int(sequences.predicting.max()) + 1
+        embeds = sequences.embeds[:, :length]
         shared = sequences.shared if self._shares_beginnings and len(batch.images) < len(embeds) else 0
         cache = self._beginnings(batch, embeds[:, :shared]) if shared else None
+        prompts = {}
+        if batch.open_answers and sequences.predicting.shape[1] > 1:
+            visible, positions = _prompts_of_inference(sequences.predicting, length)
+            prompts = {"attention_mask": visible[:, None, shared:], "position_ids": positions[:, shared:]}
         states = self.glus.llama(
-            inputs_embeds=embeds[:, shared:], past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=embeds[:, shared:], past_key_values=cache, use_cache=cache is not None, **prompts
         ).last_hidden_state
         row = torch.arange(len(embeds), device=embeds.device)[:, None]
         return states[row, sequences.predicting - shared]
@@ -203,11 +211,11 @@ class TrainingNetwork(nn.Module):
         for query in range(num_queries):
             with torch.set_grad_enabled(through_memory):
                 maps = features.select(video * num_queries + query)
-                chosen = memory_positions(query, _MEMORY_STRIDE, sam.num_memories)
+                chosen = memory_positions(query, _MEMORY_STRIDE, sam.num_memories) if self.config.memory else []
                 conditioned = sam.attend(maps.top, [memories[position] for position in chosen])
             masks = sam.decode(conditioned, maps, prompts[:, query])
             low_res.append(masks.low_res[:, 0])
-            if query + 1 < num_queries:
+            if self.config.memory and query + 1 < num_queries:
                 with torch.set_grad_enabled(through_memory):
                     memories.append(sam.remember(conditioned, masks.low_res))
         return torch.stack(low_res)
@@ -226,6 +234,22 @@ class TrainingNetwork(nn.Module):
         output.contrastive = outcome.detach()
         if outcome.mean is not None:
             output.losses["contrastive"] = weights.contrastive * outcome.mean
+
+
+def _prompts_of_inference(predicting: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """What each token of R conversations sees, `(R, L, L)`, and its place in its prompt, `(R, L)`.
+
+    At inference an answer is open in the last round only. Here all rounds are in one sequence, so the token
+    that ends an open answer, from which [SEG] is predicted, is hidden from all that follow and takes no place.
+
+    Args:
+        predicting: `(R, Q)` positions of those tokens
+        length: L
+    """
+    order = torch.arange(length, device=predicting.device)
+    opens = (order == predicting[..., None]).any(1)
+    visible = (order <= order[:, None]) & (~opens[:, None] | (order == order[:, None]))
+    return visible, order - (opens.cumsum(1) - opens.long())
 
 
 def _make_trainable(sam: nn.Module) -> None:

@@ -129,9 +129,9 @@ def _read_case(path: Path) -> _Case:
 @torch.inference_mode()
 def _compare_video(report: CaseReport, case: _Case, segmenter: GlusSegmenter) -> set[str]:
     """What depends on the video alone."""
-    network, golden = segmenter.network, case.golden
+    network, golden, view = segmenter.network, case.golden, segmenter.run_settings.clip_view
     frames = list(case.frames.read(case.steps["clip_feature_frames"]))
-    pixels = network.clip_pixels(frames)
+    pixels = network.clip_pixels(frames, view)
     features = network.clip_features(pixels)
     ours = {
         "clip_pixels_sub4": pixels[..., ::4, ::4],
@@ -141,7 +141,7 @@ def _compare_video(report: CaseReport, case: _Case, segmenter: GlusSegmenter) ->
     }
     if "frames_with_tokens" in golden:
         indices = golden["frames_with_tokens"].tolist()
-        ours["visual_tokens"] = torch.cat([network.visual_tokens([f]) for f in case.frames.read(indices)])
+        ours["visual_tokens"] = torch.cat([network.visual_tokens([f], view) for f in case.frames.read(indices)])
     present = {name: tensor for name, tensor in ours.items() if name in golden}
     for name, tensor in present.items():
         report.add_values(name, tensor, golden[name], TOLERANCE)

@@ -81,7 +81,7 @@ def check_step(path: Path) -> CaseReport:
     case = read_case(path)
     network = network_before(case)
     clips = drawn_clips(case, network.glus)
-    batch = Collator(network.glus.clip.config.image_size)(clips)
+    batch = Collator(network.glus.clip.config.image_size, network.glus.config.clip_view)(clips)
     _compare_batch(report, case, clips, batch)
     output = network(batch)
     _compare_forward(report, case, output)

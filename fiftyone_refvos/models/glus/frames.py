@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from fiftyone_refvos.models.glus.config import ClipView
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.sam2 import ImageFeatures
 from fiftyone_refvos.video import Frame, FrameSource
@@ -24,7 +25,8 @@ class FrameEncoder:
     Args:
         network: with its weights
         frames: of one video
-        context: indices of the context frames
+        context: indices of the context frames, none of which has to be there
+        clip_view: what CLIP sees of a frame
         last_key: the walk goes forward to the end, and then backward from the frame before this one
         cache_bytes: most bytes of SAM2 features that are kept for the backward walk
     """
@@ -35,6 +37,7 @@ class FrameEncoder:
         frames: FrameSource,
         *,
         context: Sequence[int],
+        clip_view: ClipView,
         last_key: int,
         cache_bytes: int,
     ) -> None:
@@ -42,6 +45,7 @@ class FrameEncoder:
         self.sam_encodes = 0
         self._network = network
         self._frames = frames
+        self._clip_view: ClipView = clip_view
         self._context = frozenset(context)
         self._last_key = last_key
         self._budget = cache_bytes
@@ -52,7 +56,8 @@ class FrameEncoder:
         self._forward = True
         unique = sorted(self._context)
         pixels = list(frames.read(unique))
-        self._tokens: dict[int, Tensor] = dict(zip(unique, self._encode_clip(pixels), strict=True))
+        encoded = self._encode_clip(pixels) if pixels else ()
+        self._tokens: dict[int, Tensor] = dict(zip(unique, encoded, strict=True))
         self.context_tokens = [self._tokens[index] for index in context]
 
     def walk(self, indices: range) -> Iterator[int]:
@@ -85,7 +90,7 @@ class FrameEncoder:
 
     def _encode_clip(self, pixels: Sequence[Frame]) -> Tensor:
         self.clip_encodes += len(pixels)
-        return self._network.visual_tokens(pixels)
+        return self._network.visual_tokens(pixels, self._clip_view)
 
     def _take_tokens(self, index: int) -> Tensor:
         tokens = self._tokens.get(index)

@@ -65,7 +65,7 @@ class Step:
         features: of the frame, None if nothing was found in it
         conditioned: `(1, d, h, w)` top map after memory, None if not found
         masks: of this expression alone, None if not found
-        memory: `(1, m, h, w)` new memory, None if not found
+        memory: `(1, m, h, w)` new memory, None if not found, or without a memory bank
     """
 
     expression: Expression
@@ -114,9 +114,11 @@ class GlusSegmenter:
         self.network = network
         self.settings = settings
         self.adapter = adapter
+        self.run_settings = network.config.run_settings(settings)
         self.prompts = PromptWriter(
             tokenizer,
-            window=settings.window,
+            window=self.run_settings.window,
+            context_frames=self.run_settings.context_frames,
             tokens_per_image=network.tokens_per_image,
             max_length=network.config.llama.max_position_embeddings,
         )
@@ -124,8 +126,7 @@ class GlusSegmenter:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that the masks depend on, as plain values; memory and batch sizes are none of them."""
-        gamma = self.settings.memory_gamma or self.network.config.memory_gamma
-        settings = asdict(replace(self.settings, memory_gamma=gamma))
+        settings = asdict(self.settings) | asdict(self.run_settings)
         merged = {} if self.adapter is None else {"adapter_digest": self.adapter}
         return {**{name: value for name, value in settings.items() if name not in RESOURCES}, **merged}
 
@@ -194,7 +195,8 @@ class GlusSegmenter:
         encoder = FrameEncoder(
             self.network,
             frames,
-            context=context_frames(len(frames), self.settings.context_mode),
+            context=context_frames(len(frames), self.settings.context_mode, self.run_settings.context_frames),
+            clip_view=self.run_settings.clip_view,
             last_key=max(keys.values()),
             cache_bytes=self.settings.feature_cache_bytes,
         )
@@ -213,7 +215,7 @@ class GlusSegmenter:
 
     def _new_track(self, expression: Expression, key_frame: int) -> Track:
         bank = MemoryBank(stride=self.settings.memory_stride, slots=self.network.sam.num_memories)
-        return Track(expression, key_frame, "fwd", bank, deque(maxlen=self.settings.window))
+        return Track(expression, key_frame, "fwd", bank, deque(maxlen=self.run_settings.window))
 
     def _advance(
         self, tracks: Sequence[Track], frame: int, encoder: FrameEncoder, prefix: PrefixCache
@@ -225,7 +227,7 @@ class GlusSegmenter:
                 track.window.append(encoder.tokens)
             steps = self._ask(batch, frame, prefix)
             found = [(track, step) for track, step in zip(batch, steps, strict=True) if step.found]
-            for track, step in found:
+            for track, step in found if self.run_settings.memory_bank else ():
                 step.memory_positions, step.missing_positions = track.bank.select(track.position)
             # Attention needs the same number of memories in a batch.
             found.sort(key=lambda pair: len(pair[1].memory_positions))
@@ -266,19 +268,20 @@ class GlusSegmenter:
         ]
 
     def _decode(self, pairs: Sequence[tuple[Track, Step]], features: ImageFeatures) -> None:
-        """Decodes the masks of tracks with equally many memories, and stores them as new memories."""
+        """Decodes the masks of tracks with equally many memories, and remembers them where there is a bank."""
         sam = self.network.sam
         memories = [[track.bank.entries[p] for p in step.memory_positions] for track, step in pairs]
         conditioned = sam.condition(features.top, memories)
         prompts = torch.stack([step.prompt_embedding for _, step in pairs])
         masks = sam.decode(conditioned, features, prompts)
-        new = sam.remember(conditioned, masks.low_res)
+        new = sam.remember(conditioned, masks.low_res) if self.run_settings.memory_bank else None
         for n, (track, step) in enumerate(pairs):
             step.features = features
             step.conditioned = conditioned[n : n + 1]
             step.masks = masks.of(n)
-            step.memory = new[n : n + 1].clone()
-            track.bank.add(track.position, step.memory)
+            if new is not None:
+                step.memory = new[n : n + 1].clone()
+                track.bank.add(track.position, step.memory)
 
     def _results(self, frames: FrameSource, steps: Iterable[Step]) -> Iterator[FrameResult]:
         height, width = frames.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from fiftyone_refvos.models.glus.config import GlusConfig
+from fiftyone_refvos.models.glus.config import ClipView, GlusConfig
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
 from fiftyone_refvos.models.sam2 import LanguageSam2
 from fiftyone_refvos.video import Frame
@@ -49,10 +50,13 @@ class Answers:
     next_token: Tensor
 
 
-def clip_processor(side: int) -> CLIPImageProcessorPil:
-    """CLIP's preprocessing for square inputs of `side` pixels."""
+def clip_processor(side: int, view: ClipView) -> CLIPImageProcessorPil:
+    """CLIP's preprocessing for square inputs of `side` pixels, which show a frame as `view` says."""
     # The PIL backend: bicubic resizing of uint8 images differs from torchvision's.
-    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    square = {"height": side, "width": side}
+    if view == "squash":
+        return CLIPImageProcessorPil(size=square, do_center_crop=False)
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square)
 
 
 class GlusNetwork(nn.Module):
@@ -78,7 +82,7 @@ class GlusNetwork(nn.Module):
             nn.Dropout(0.0),
         )
         self.sam = LanguageSam2(config.sam2)
-        self._clip_processor = clip_processor(clip.image_size)
+        self._clip_processors = {view: clip_processor(clip.image_size, view) for view in get_args(ClipView)}
 
     @property
     def device(self) -> torch.device:
@@ -95,9 +99,9 @@ class GlusNetwork(nn.Module):
         """Visual tokens that stand for one image in a prompt."""
         return (self.clip.config.image_size // self.clip.config.patch_size) ** 2 // POOLING
 
-    def clip_pixels(self, frames: Sequence[Frame]) -> Tensor:
-        """Preprocesses RGB frames for CLIP: shortest side 224, centre crop; `(F, 3, 224, 224)`."""
-        pixels = self._clip_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+    def clip_pixels(self, frames: Sequence[Frame], view: ClipView) -> Tensor:
+        """Preprocesses RGB frames for CLIP, `(F, 3, 224, 224)`: their middle, or all of them squashed."""
+        pixels = self._clip_processors[view](images=list(frames), return_tensors="pt")["pixel_values"]
         return pixels.to(self.device, self.dtype)
 
     def clip_features(self, pixels: Tensor) -> Tensor:
@@ -109,9 +113,9 @@ class GlusNetwork(nn.Module):
         """Means of 4 consecutive patches in row-major order: `(F, patches/4, clip_width)`."""
         return F.avg_pool1d(features.transpose(1, 2), POOLING).transpose(1, 2)
 
-    def visual_tokens(self, frames: Sequence[Frame]) -> Tensor:
-        """The visual tokens of RGB frames, `(F, tokens, D)`."""
-        return self.projector(self.pool(self.clip_features(self.clip_pixels(frames))))
+    def visual_tokens(self, frames: Sequence[Frame], view: ClipView) -> Tensor:
+        """The visual tokens of RGB frames as CLIP sees them, `(F, tokens, D)`."""
+        return self.projector(self.pool(self.clip_features(self.clip_pixels(frames, view))))
 
     def sam_pixels(self, frame: Frame) -> Tensor:
         """Preprocesses one RGB frame for SAM2, `(1, 3, S, S)`."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN, LlamaTokenizer
+from fiftyone_refvos.sampling import CONTEXT_FRAMES
 
 SEG_TOKEN = "[SEG]"
-NUM_CONTEXT = 4
 
 IMAGE = f"<im_start>{IMAGE_TOKEN}<im_end>"
 SYSTEM = (
@@ -49,11 +49,11 @@ def context(num_frames: int) -> str:
     return num_frames * IMAGE + _CONTEXT_SENTENCE if num_frames else ""
 
 
-def conversation(text: str, num_queries: int) -> str:
-    """The prompt text for a window of `num_queries` frames, with the last answer left open."""
+def conversation(text: str, num_queries: int, context_frames: int = CONTEXT_FRAMES) -> str:
+    """The prompt text for a window of `num_queries` frames after the context, with the last answer left open."""
     question = f"{IMAGE}\n{QUESTION.format(normalise(text))}"
     rounds = [f"USER: {question} ASSISTANT: {OPEN_ANSWER}" for _ in range(num_queries)]
-    rounds[0] = rounds[0].replace("USER: ", f"USER: {context(NUM_CONTEXT)}", 1)
+    rounds[0] = rounds[0].replace("USER: ", f"USER: {context(context_frames)}", 1)
     return f"{SYSTEM} " + f"{SEG_TOKEN}.</s>".join(rounds)
 
 
@@ -79,22 +79,32 @@ class PromptWriter:
     Args:
         tokenizer: of the checkpoint
         window: most query frames in a prompt
+        context_frames: images that come before them
         tokens_per_image: visual tokens that stand for one image
         max_length: most positions that the language model knows
     """
 
-    def __init__(self, tokenizer: LlamaTokenizer, *, window: int, tokens_per_image: int, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: LlamaTokenizer,
+        *,
+        window: int,
+        context_frames: int = CONTEXT_FRAMES,
+        tokens_per_image: int,
+        max_length: int,
+    ) -> None:
         self.tokenizer = tokenizer
         self.window = window
+        self.context_frames = context_frames
         self.tokens_per_image = tokens_per_image
         self.max_length = max_length
         self.seg_id = tokenizer.token_id(SEG_TOKEN)
 
     def write(self, expression: Expression, num_queries: int) -> Prompt:
         """The prompt for one expression and a window of `num_queries` frames."""
-        ids = self.tokenizer.encode(conversation(expression.text, num_queries))
+        ids = self.tokenizer.encode(conversation(expression.text, num_queries, self.context_frames))
         images = [position for position, token in enumerate(ids) if token == IMAGE_ID]
-        cut = images[NUM_CONTEXT]
+        cut = images[self.context_frames]
         return Prompt(prefix=ids[:cut], suffix=ids[cut:])
 
     def check(self, expression: Expression) -> None:

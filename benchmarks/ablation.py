@@ -1,0 +1,205 @@
+"""The GLUS paper's Table 4 in miniature: what global and local reasoning, the memory bank and the contrast loss add.
+
+Every cell starts from the same network, the one that the recipe of glus-tiny has after its parts and single frames,
+trains it for the same number of steps, and is measured on the same unseen demo videos. A finished cell is kept in
+the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
+
+    python -m benchmarks.ablation FOLDER --start FOLDER/frames/network --videos FOLDER/videos
+
+writes benchmarks/results/ablation.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import processor
+from fiftyone_refvos.demo.expressions import KINDS
+from fiftyone_refvos.demo.quality import measure
+from fiftyone_refvos.demo.rendered import RenderedVideos
+from fiftyone_refvos.models.glus.config import GlusConfig, GlusInference
+from fiftyone_refvos.models.glus.inference import GlusSegmenter
+from fiftyone_refvos.models.glus.weights import load_network
+from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.training.config import LossConfig, SamplingConfig, TrainingConfig
+from fiftyone_refvos.training.glus_learner import GlusLearner
+from fiftyone_refvos.training.loop import run
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = 400
+TEST_VIDEOS = 30
+
+_SAMPLING = SamplingConfig(expressions=8, wording="inference", no_target=True)
+_LOSSES = LossConfig(ce=0.5, bce=2.0, dice=1.0, contrastive=0.0)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table.
+
+    Attributes:
+        name: of the paper's row
+        seeds: how often it is trained
+        sampling: context and query frames
+        memory: whether masks are remembered
+        contrastive: weight of the object contrastive loss
+    """
+
+    name: str
+    seeds: int
+    sampling: SamplingConfig = _SAMPLING
+    memory: bool = False
+    contrastive: float = 0.0
+
+    @property
+    def slug(self) -> str:
+        """Of its folders."""
+        return self.name.lower().replace(" + ", "-").replace(" ", "-")
+
+    def config(self, seed: int, steps: int) -> TrainingConfig:
+        """The training of one cell; all have the same number of masks in a step."""
+        return TrainingConfig(
+            steps=steps,
+            batch_size=16 // self.sampling.query_frames,
+            accumulation=1,
+            learning_rate=5e-4,
+            betas=(0.9, 0.98),
+            warmup_steps=50,
+            memory=self.memory,
+            trainable="all_but_clip",
+            lora=None,
+            seed=seed,
+            save_every=50,
+            losses=replace(_LOSSES, contrastive=self.contrastive),
+            sampling=self.sampling,
+        )
+
+
+VARIANTS = (
+    Variant("Global only", 1, replace(_SAMPLING, query_frames=1)),
+    Variant("Local only", 1, replace(_SAMPLING, context_frames=0)),
+    Variant("GLU", 3),
+    Variant("GLU + MB", 3, memory=True),
+    Variant("GLU + MB + OC", 3, memory=True, contrastive=0.1),
+)
+
+
+def train_and_measure(
+    variant: Variant, seed: int, *, folder: Path, start: Path, videos: Path, steps: int, tests: int
+) -> dict[str, Any]:
+    """One cell: its J&F per kind of expression and over all, and how long it took."""
+    network = load_network(
+        start, start / "clip", GlusConfig.read(start), device=torch.device("cpu"), dtype=torch.float32
+    ).requires_grad_(True)
+    tokenizer = LlamaTokenizer(start)
+    config = variant.config(seed, steps)
+    began = time.perf_counter()
+    outcome = run(
+        GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, folder, on_progress=_say
+    )
+    if outcome.stopped_because != "finished":
+        raise SystemExit("stopped: run the same command again to go on")
+    trained = time.perf_counter() - began
+    segmenter = GlusSegmenter(network.requires_grad_(False).eval(), tokenizer, GlusInference())
+    quality = measure(segmenter, split="test", num_videos=tests)
+    values = {kind: quality.kind(kind).mean for kind in KINDS if kind != "no_target"}
+    found = [row.JF for row in quality.rows if row.has_target]
+    return {
+        "variant": variant.name,
+        "seed": seed,
+        "steps": steps,
+        "videos": tests,
+        "J&F": float(np.mean(found)),
+        **values,
+        "N-acc": quality.n_acc.mean,
+        "T-acc": quality.t_acc.mean,
+        "seconds": round(trained),  # of this process; less than the whole for a cell that was killed
+    }
+
+
+def _say(step: int, steps: int, losses: object) -> None:
+    if step % 50 == 0:
+        print(f"  {step} of {steps}: {losses}", flush=True)
+
+
+def table(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: mean and standard deviation over seeds, and what is missing."""
+    columns = ("J&F", "attribute", "relation", "motion", "multi", "N-acc", "T-acc")
+    lines = ["| | seeds | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
+    for variant in VARIANTS:
+        own = [cell for cell in cells if cell["variant"] == variant.name]
+        values = (_mean([cell[column] for cell in own]) for column in columns)
+        lines.append(f"| {variant.name} | {len(own)} of {variant.seeds} | " + " | ".join(values) + " |")
+    missing = sum(variant.seeds for variant in VARIANTS) - len(cells)
+    return [*lines, "", f"{missing} cells are missing." if missing else "No cell is missing."]
+
+
+def _mean(values: Sequence[float]) -> str:
+    known = [100 * value for value in values if not math.isnan(value)]
+    if not known:
+        return "–"
+    return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
+
+
+def write(cells: Sequence[dict[str, Any]]) -> None:
+    """Writes the results as they are now."""
+    RESULTS.mkdir(exist_ok=True)
+    result = {"machine": processor(), "threads": torch.get_num_threads(), "cells": list(cells)}
+    (RESULTS / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
+    sizes = {(cell["steps"], cell["videos"]) for cell in cells}
+    told = ", ".join(f"{steps} steps each, {videos} test videos" for steps, videos in sorted(sizes))
+    text = [
+        "# GLUS' ablation in miniature",
+        "",
+        f"glus-tiny's recipe, {told}, on {processor()}. J&F in percent, mean ± standard deviation over seeds.",
+        "",
+        *table(cells),
+    ]
+    (RESULTS / "ablation.md").write_text("\n".join(text) + "\n")
+
+
+def main() -> None:
+    """Trains and measures the cells that are missing, first one seed of each row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--start", type=Path, required=True, help="the network that every cell starts from")
+    parser.add_argument("--videos", type=Path, required=True, help="rendered videos of the train split")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--tests", type=int, default=TEST_VIDEOS, help="videos of the test split")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cells = []
+    for seed in range(max(variant.seeds for variant in VARIANTS)):
+        for variant in (each for each in VARIANTS if seed < each.seeds):
+            folder = arguments.folder / f"{variant.slug}-{seed}"
+            done = folder / "cell.json"
+            if not done.exists():
+                print(f"{variant.name}, seed {seed}", flush=True)
+                cell = train_and_measure(
+                    variant,
+                    seed,
+                    folder=folder,
+                    start=arguments.start,
+                    videos=arguments.videos,
+                    steps=arguments.steps,
+                    tests=arguments.tests,
+                )
+                done.write_text(json.dumps(cell) + "\n")
+            cells.append(json.loads(done.read_text()))
+            write(cells)
+
+
+if __name__ == "__main__":
+    main()

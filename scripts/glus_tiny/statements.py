@@ -1,0 +1,188 @@
+"""The language model's part: true statements about a clip, word by word, as LLaVA learnt from descriptions.
+
+"the small star that moves up at c f." says what is meant by an expression and where that is in the last frame.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fiftyone_refvos.demo.rendered import RenderedExpression, RenderedVideo, RenderedVideos
+from fiftyone_refvos.models.glus.network import GlusNetwork
+from fiftyone_refvos.models.glus.prompt import IMAGE, SYSTEM, context
+from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.training.batch import Collator
+from scripts.glus_tiny.points import FEWEST_PIXELS
+
+PLACE_NAMES = "abcdefghij"
+"""Names of the tenths of the width, from the left, and of the height, from the top."""
+
+NOWHERE, NOTHING = "out", "empty"
+QUESTION = "What is in this frame?"
+
+_TEXT_WEIGHT = 0.1  # expressions cannot be guessed; what they mean can
+_RATES = {"look": 1.0, "attribute": 1.5, "relation": 1.5, "motion": 2.5, "multi": 2.0, "no_target": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An expression, and what is said of it: where its objects are, from left to right, or that there are none."""
+
+    kind: str
+    expression: str
+    answer: str
+
+
+class Statements(NamedTuple):
+    """Clips, and what is said about them.
+
+    Attributes:
+        pixels: `(B * N, 3, S, S)` CLIP's input
+        ids: `(B, L)` of the statements, padded with 0
+        weights: `(B, L)` of their losses, 0 for padding
+    """
+
+    pixels: Tensor
+    ids: Tensor
+    weights: Tensor
+
+
+class StatementLearner:
+    """A `Learner` of projector, language model and its head; CLIP stays as it is.
+
+    Args:
+        glus: trained in place
+        tokenizer: of the same checkpoint
+        videos: to draw clips of
+        batch_size: clips per pass
+        statements: most of a clip
+        context_frames: from segments of the whole video; none for statements that one frame can tell
+    """
+
+    def __init__(
+        self,
+        glus: GlusNetwork,
+        tokenizer: LlamaTokenizer,
+        videos: RenderedVideos,
+        *,
+        batch_size: int,
+        statements: int = 10,
+        context_frames: int = 4,
+    ) -> None:
+        self._glus, self._tokenizer, self._videos = glus, tokenizer, videos
+        self._batch_size, self._statements, self._context_frames = batch_size, statements, context_frames
+        self._collate = Collator(glus.clip.config.image_size, glus.config.clip_view).pixels
+        self._prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}\n{QUESTION} ASSISTANT:")
+        self._network = nn.ModuleDict({"projector": glus.projector, "llama": glus.llama, "lm_head": glus.lm_head})
+
+    @property
+    def network(self) -> nn.Module:
+        return self._network
+
+    def draw(self, rng: np.random.Generator) -> Statements:
+        frames: list[NDArray[np.uint8]] = []
+        ids, weights = [], []
+        for _ in range(self._batch_size):
+            video = self._videos.video(int(rng.integers(len(self._videos))))
+            bounds = np.linspace(0, len(video), self._context_frames + 1).astype(int)
+            seen = [int(rng.integers(first, end)) for first, end in pairwise(bounds)]
+            shown = int(rng.integers(len(video)))
+            frames += video.read([*seen, shown])
+            chosen = draw_statements(statements(video, shown), self._statements, rng)
+            row_ids, row_weights = self._encode(chosen)
+            ids.append(torch.tensor(row_ids))
+            weights.append(torch.tensor(row_weights))
+        padded = (pad_sequence(each, batch_first=True) for each in (ids, weights))
+        return Statements(self._collate(frames), *padded)
+
+    def _encode(self, chosen: Sequence[Statement]) -> tuple[list[int], list[float]]:
+        ids: list[int] = []
+        weights: list[float] = []
+        for statement in chosen:
+            for text, weight in ((statement.expression, _TEXT_WEIGHT), (f"{statement.answer}.", 1.0)):
+                pieces = self._tokenizer.encode(text)[1:]
+                ids += pieces
+                weights += [weight] * len(pieces)
+        return ids, weights
+
+    def losses(self, batch: Statements, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        glus, count = self._glus, len(batch.ids)
+        with torch.no_grad():
+            features = glus.pool(glus.clip_features(batch.pixels))
+        images = glus.projector(features).unflatten(0, (count, -1))
+        beginning = torch.stack([glus.embed(self._prompt, list(row)) for row in images])
+        words = glus.llama.embed_tokens(batch.ids)
+        states = glus.llama(inputs_embeds=torch.cat([beginning, words[:, :-1]], dim=1)).last_hidden_state
+        logits = glus.lm_head(states[:, beginning.shape[1] - 1 :])
+        each = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
+        weights = batch.weights.flatten()
+        loss = (each * weights).sum() / weights.sum()
+        return {"statements": loss, "total": loss}
+
+    def sample_ids(self, batch: Statements) -> Sequence[str]:
+        return [f"statements about {len(batch.ids)} demo clips"]
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to take over."""
+
+
+def statements(video: RenderedVideo, frame: int) -> list[Statement]:
+    """All that can be said: how each object looks, and every expression."""
+    looks = [
+        Statement("look", " ".join(look), f"at {_place(video, frame, [number])}")
+        for number, look in enumerate(video.objects)
+    ]
+    return looks + [_statement(video, frame, expression) for expression in video.expressions]
+
+
+def draw_statements(pool: Sequence[Statement], count: int, rng: np.random.Generator) -> list[Statement]:
+    """At most `count` of them in random order, kinds that are hard to learn more often."""
+    by_kind: dict[str, list[Statement]] = defaultdict(list)
+    for statement in pool:
+        by_kind[statement.kind].append(statement)
+    for kind in by_kind:
+        rng.shuffle(by_kind[kind])
+    chosen: list[Statement] = []
+    while len(chosen) < count and by_kind:
+        kinds = list(by_kind)
+        rates = np.array([_RATES[kind] for kind in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=rates / rates.sum()))]
+        chosen.append(by_kind[kind].pop())
+        if not by_kind[kind]:
+            del by_kind[kind]
+    return chosen
+
+
+def _statement(video: RenderedVideo, frame: int, expression: RenderedExpression) -> Statement:
+    numbers = [int(identity) for identity in expression.object_ids]
+    answer = f"at {_place(video, frame, numbers)}" if numbers else NOTHING
+    return Statement(expression.kind, expression.text, answer)
+
+
+def _place(video: RenderedVideo, frame: int, numbers: Sequence[int]) -> str:
+    """Where objects are in a frame, from left to right, and last those that cannot be seen: "c f, h b, out"."""
+    labels = video.labels[frame]
+    places = []
+    for number in numbers:
+        rows, columns = np.nonzero(labels == number + 1)
+        if len(rows) < FEWEST_PIXELS:
+            places.append((np.inf, NOWHERE))
+            continue
+        x, y = columns.mean(), rows.mean()
+        across, down = (PLACE_NAMES[int(each * len(PLACE_NAMES) / len(labels))] for each in (x, y))
+        places.append((x, f"{across} {down}"))
+    return ", ".join(place for _, place in sorted(places))
