@@ -6,7 +6,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fiftyone_refvos.verify import datasets, glus, res_metrics, selector, tables, training, vos_metrics
+from fiftyone_refvos.verify import (
+    datasets,
+    glus,
+    res_metrics,
+    selector,
+    selector_tables,
+    tables,
+    training,
+    vos_metrics,
+)
 from fiftyone_refvos.verify.report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -26,6 +35,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),
+    (selector_tables.is_key_table, selector_tables.check_keys),
 )
 
 

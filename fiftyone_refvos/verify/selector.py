@@ -163,7 +163,7 @@ def _compare_prompts(
     """What is asked about each frame for one expression."""
     expression, prompts = answers[0].expression, selector.prompts
     queries = [video.queries[expression.id, answer.frame] for answer in answers]
-    ours = {
+    ours: dict[str, list[Any]] = {
         "target_frame": [video.frame_names[a.frame] for a in answers],
         "context_indices": [a.context for a in answers],
         "sentence": [normalise(expression.text) for _ in answers],

@@ -87,9 +87,7 @@ class SelectorConfig:
         try:
             clustering = config["config"]
             if not clustering["use_cluster"]:
-                raise CheckpointError(
-                    f"{where}/config.json turns use_cluster off, without which no selector is known"
-                )
+                raise ValueError("use_cluster is off, and a selector always merges its tokens by clustering")
             rates = tuple(float(clustering[name]) for name in _RATES)
             if not all(rate > 0 for rate in rates):
                 raise ValueError(f"cluster rates {rates}, which must be above 0")

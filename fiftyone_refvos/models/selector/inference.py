@@ -88,6 +88,10 @@ class VideoScorer:
         prompts: of the same checkpoint
         settings: how to run it
         frames: of one video, which are read once, in order
+
+    Attributes:
+        work: what was computed so far
+        contexts: indices of the frames that are each other's context; each frame is in one
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class VideoScorer:
         self._prompts = prompts
         self._settings = settings
         self._num_frames = len(frames)
+        self.contexts = residue_classes(len(frames), settings.max_images - 1)
         self._merged = self._encode(frames)
 
     def answers(self, expressions: Sequence[Expression], *, every_layer: bool = False) -> Iterator[Answer]:
@@ -107,8 +112,13 @@ class VideoScorer:
             expressions: what to look for
             every_layer: give the hidden states before and after every layer
         """
-        for context in residue_classes(self._num_frames, self._settings.max_images - 1):
+        for context in self.contexts:
             yield from self._ask_class(context, expressions, every_layer)
+
+    @torch.inference_mode()
+    def visual_tokens(self, indices: Sequence[int]) -> list[Tensor]:
+        """The visual tokens `(tokens, D)` of some frames."""
+        return list(self._network.project(self._merged[list(indices)]))
 
     @torch.inference_mode()
     def _encode(self, frames: FrameSource) -> Tensor:
@@ -132,7 +142,7 @@ class VideoScorer:
         """All frames of a context as targets, for all expressions."""
         network = self._network
         prompts = [self._prompts.write(expression.text, len(context)) for expression in expressions]
-        tokens = dict(zip(context, network.project(self._merged[context]), strict=True))
+        tokens = dict(zip(context, self.visual_tokens(context), strict=True))
         embeds = network.embed(prompts[0].prefix, list(tokens.values()))
         prefix = network.prefill(embeds)
         self.work.prefills += 1
