@@ -64,6 +64,24 @@ def memory_positions(position: int, stride: int, slots: int = 7) -> list[int]:
     return [kept for kept in [*past, position - 1] if kept >= 0]
 
 
+def residue_classes(num_frames: int, most: int) -> list[list[int]]:
+    """The contexts of the key frame selector: every `step`-th frame from each start, at most `most` in each.
+
+    Args:
+        num_frames: T, the length of the video
+        most: frames in a class
+
+    Returns:
+        `step` classes of ascending indices from 0, where step = ceil(T / most); each frame is in one
+
+    Raises:
+        ValueError: if there is no frame, or `most` is not positive
+    """
+    _check_positive(num_frames=num_frames, most=most)
+    step = -(-num_frames // most)
+    return [list(range(start, num_frames, step)) for start in range(step)]
+
+
 def uniform_frames(num_frames: int, count: int) -> list[int]:
     """At most `count` frames spread from the first to the last: indices from 0, ascending, each once.
 

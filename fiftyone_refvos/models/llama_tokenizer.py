@@ -18,19 +18,22 @@ IMAGE_TOKEN = "<image>"
 IMAGE_ID = -200  # stands for the visual tokens of one image, never an index into the embeddings
 
 _SENTENCEPIECE_SPECIALS = ("<s>", "</s>", "<unk>")
+_SPACE = "\u2581"  # how SentencePiece writes a space
 
 
 class LlamaTokenizer:
-    """Text to ids like the slow LLaMA tokenizer of transformers 4 with `legacy=True`.
+    """Text to ids like the slow LLaMA tokenizer of transformers 4.31.
 
     Args:
         folder: holds tokenizer.model and added_tokens.json
+        legacy: whether text after a special or added token begins with SentencePiece's dummy space, too
 
     Raises:
         CheckpointError: if a file is missing or damaged
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, legacy: bool = True) -> None:
+        self.legacy = legacy
         self._pieces = _load_sentencepiece(folder / "tokenizer.model")
         self.added_tokens = _load_added_tokens(folder / "added_tokens.json")
         self.bos_id: int = self._pieces.bos_id()
@@ -38,6 +41,18 @@ class LlamaTokenizer:
         self._specials = specials | self.added_tokens
         longest_first = sorted(self._specials, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    @classmethod
+    def as_configured(cls, folder: Path) -> LlamaTokenizer:
+        """The tokenizer of a folder whose tokenizer_config.json says whether it is legacy; it is by default."""
+        path = folder / "tokenizer_config.json"
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; it says which tokenisation the checkpoint was trained with")
+        try:
+            legacy = json.loads(path.read_text(encoding="utf-8")).get("legacy")
+        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+            raise CheckpointError(f"{path} should hold a JSON object: {error}") from error
+        return cls(folder, legacy=legacy is None or bool(legacy))
 
     @property
     def reserved(self) -> tuple[str, ...]:
@@ -64,7 +79,7 @@ class LlamaTokenizer:
         return self.added_tokens[token]
 
     def _encode_chunk(self, chunk: str) -> list[int]:
-        parts = self._splitter.split(chunk)
+        parts = self._splitter.split(chunk if self.legacy else chunk.replace(_SPACE, " "))
         ids: list[int] = []
         for position, part in enumerate(parts):
             if position % 2:
@@ -76,8 +91,16 @@ class LlamaTokenizer:
             if position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
                 part = part.rstrip()
             if part:
-                ids.extend(self._pieces.encode(part, out_type=int))
+                ids.extend(self._encode_part(part, dummy_space=self.legacy or position == 0))
         return ids
+
+    def _encode_part(self, part: str, *, dummy_space: bool) -> list[int]:
+        if dummy_space or part.startswith(" "):
+            return self._pieces.encode(part, out_type=int)
+        pieces: list[str] = self._pieces.encode(part, out_type=str)
+        if pieces:
+            pieces[0] = pieces[0].removeprefix(_SPACE)
+        return [self._pieces.piece_to_id(piece) for piece in pieces if piece]
 
 
 def _load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
@@ -93,7 +116,7 @@ def _load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
 
 def _load_added_tokens(path: Path) -> dict[str, int]:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; it holds the ids of [SEG] and the image tokens")
+        raise CheckpointError(f"{path} is missing; it holds the ids of the tokens that were added to LLaMA's")
     try:
         added = json.loads(path.read_text(encoding="utf-8"))
         return {str(token): int(number) for token, number in added.items()}

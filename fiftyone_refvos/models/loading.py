@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from fiftyone_refvos.models.adapters import Adapter, read_adapter
 from fiftyone_refvos.models.hub import fetch
 from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
 
 
 class DeviceError(RuntimeError):
@@ -97,6 +100,44 @@ def load_segmenter(
     return _load_glus(folder, clip_path, sam_config, options, resolved, precision, changes)
 
 
+def load_selector(
+    folder: str | Path,
+    *,
+    clip_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> LanguageFrameSelector:
+    """Loads a key frame selector.
+
+    Args:
+        folder: a merged checkpoint in the published layout
+        clip_path: a CLIP folder to load instead of the checkpoint's own, or of the published one
+        device: by default the GPU where there is one
+        dtype: by default bfloat16 on a GPU and float32 elsewhere; the score head is always float32
+        settings: how to run it, by field name of `SelectorInference`
+
+    Raises:
+        ValueError: for an unknown or wrong setting
+        CheckpointError: for a folder that is no selector checkpoint
+        HubError: if CLIP cannot be downloaded
+        DeviceError: if the device is not there
+    """
+    from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+    from fiftyone_refvos.models.selector.config import SelectorConfig, SelectorInference
+    from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
+    from fiftyone_refvos.models.selector.weights import load_network
+
+    resolved = resolve_device(device)
+    options = _settings(SelectorInference, settings or {}, system="the selector")
+    folder = Path(folder)
+    config = SelectorConfig.read(folder)
+    tokenizer = LlamaTokenizer.as_configured(folder)
+    clip = find_clip(folder, clip_path)
+    network = load_network(folder, clip, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
+    return LanguageFrameSelector(network, tokenizer, options)
+
+
 def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:
     """The folder with the weights of a model, downloaded if need be; `checkpoint` where one is given."""
     spec = MODELS[name]
@@ -118,11 +159,15 @@ def find_clip(checkpoint: Path, clip_path: str | Path | None = None) -> Path:
 def _glus_settings(settings: dict[str, Any]) -> Any:
     from fiftyone_refvos.models.glus.config import GlusInference
 
-    known = [field.name for field in dataclasses.fields(GlusInference)]
+    return _settings(GlusInference, settings, system="GLUS")
+
+
+def _settings(kind: Any, settings: Mapping[str, Any], *, system: str) -> Any:
+    known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(settings.keys() - set(known))
     if unknown:
-        raise ValueError(f"unknown settings {', '.join(unknown)}; GLUS has {', '.join(known)}")
-    return GlusInference(**settings)
+        raise ValueError(f"unknown settings {', '.join(unknown)}; {system} has {', '.join(known)}")
+    return kind(**settings)
 
 
 def _load_glus(

@@ -9,6 +9,21 @@ from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.video import FrameSource
 
 
+def check_request(frames: FrameSource, expressions: Sequence[Expression]) -> None:
+    """Refuses what no model can work on.
+
+    Raises:
+        ValueError: for a video without frames, no expressions, or ids given twice
+    """
+    ids = [expression.id for expression in expressions]
+    if not ids:
+        raise ValueError(f"no expressions for {frames.name}; give at least one")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the expression ids of {frames.name} are not unique: {ids}")
+    if len(frames) == 0:
+        raise ValueError(f"{frames.name} has no frames")
+
+
 class Segmenter(Protocol):
     """A network that finds what an expression names in the frames of a video."""
 

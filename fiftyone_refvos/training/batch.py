@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fiftyone_refvos.models.glus.config import ClipView
-from fiftyone_refvos.models.glus.network import clip_processor
+from fiftyone_refvos.models.clip_tower import ClipView, clip_processor
 from fiftyone_refvos.training.conversation import IGNORED, Conversation
 from fiftyone_refvos.training.sources import TrainingExpression
 from fiftyone_refvos.video import Frame

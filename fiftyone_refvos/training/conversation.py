@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fiftyone_refvos.models.conversation import SYSTEM, check_text
 from fiftyone_refvos.models.glus.prompt import (
     IMAGE,
     OPEN_ANSWER,
     QUESTION,
     SEG_TOKEN,
-    SYSTEM,
-    check_text,
     context,
     normalise,
 )

@@ -6,7 +6,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fiftyone_refvos.verify import datasets, glus, res_metrics, tables, training, vos_metrics
+from fiftyone_refvos.verify import (
+    datasets,
+    glus,
+    res_metrics,
+    selector,
+    selector_tables,
+    tables,
+    training,
+    vos_metrics,
+)
 from fiftyone_refvos.verify.report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -18,12 +27,15 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (glus.is_inference_case, glus.check_inference),
     (training.is_step_case, training.check_step),
     (training.is_losses_case, training.check_losses),
+    (selector.is_inference_case, selector.check_inference),
+    (selector.is_clustering_case, selector.check_clustering),
     (vos_metrics.is_case, vos_metrics.check),
     (res_metrics.is_case, res_metrics.check),
     (datasets.is_case, datasets.check),
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),
+    (selector_tables.is_key_table, selector_tables.check_keys),
 )
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fiftyone_refvos.demo.rendered import RenderedExpression, RenderedVideo, RenderedVideos
+from fiftyone_refvos.models.conversation import SYSTEM
 from fiftyone_refvos.models.glus.network import GlusNetwork
-from fiftyone_refvos.models.glus.prompt import IMAGE, SYSTEM, context
+from fiftyone_refvos.models.glus.prompt import IMAGE, context
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
 from scripts.glus_tiny.points import FEWEST_PIXELS

@@ -11,7 +11,8 @@ import sentencepiece
 from fiftyone_refvos.demo.rendered import MAX_PER_KIND
 from fiftyone_refvos.demo.video import generate
 from fiftyone_refvos.demo.world import DemoConfig, video_seed
-from fiftyone_refvos.models.glus.prompt import SEG_TOKEN, SYSTEM, context
+from fiftyone_refvos.models.conversation import SYSTEM
+from fiftyone_refvos.models.glus.prompt import SEG_TOKEN, context
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
 from fiftyone_refvos.training.conversation import ANSWERS, NO_TARGET_ANSWER, QUESTIONS
 from scripts.glus_tiny.statements import NOTHING, NOWHERE, PLACE_NAMES, QUESTION

@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 from transformers import LlamaConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
+from fiftyone_refvos.models.clip_tower import ClipView
+from fiftyone_refvos.models.llama import llama_config
 from fiftyone_refvos.models.sam2_config import Sam2Sizes, read_yaml
 from fiftyone_refvos.sampling import CONTEXT_FRAMES, ContextMode
 
 MemoryGamma = Literal["published", "checkpoint"]
-ClipView = Literal["center_crop", "squash"]
 
 PUBLISHED_GAMMA = 1e-6
 RESOURCES = ("feature_cache_bytes", "expression_batch")  # settings that no mask depends on
@@ -134,7 +135,7 @@ class GlusConfig(RunSettings):
             raise CheckpointError(f"{where}/config.json asks for rope_scaling, which GLUS does not have")
         try:
             return cls(
-                llama=_llama_config(config),
+                llama=llama_config(config),
                 clip_width=int(config["mm_hidden_size"]),
                 clip_layer=int(config.get("mm_vision_select_layer", -2)),
                 prompt_dim=int(config["out_dim"]),
@@ -161,25 +162,3 @@ def _check(settings: RunSettings | GlusInference) -> None:
                 raise ValueError(f"{name} is {value!r}; choose one of {choices}")
         elif name in _LEAST and (not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[name]):
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {_LEAST[name]}")
-
-
-def _llama_config(config: Mapping[str, Any]) -> LlamaConfig:
-    """Stock LLaMA with the sizes of a config.json, whose own `model_type` ("llava") means another class."""
-    return LlamaConfig(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=config["num_attention_heads"],
-        num_key_value_heads=config.get("num_key_value_heads", config["num_attention_heads"]),
-        hidden_act=config["hidden_act"],
-        max_position_embeddings=config["max_position_embeddings"],
-        rms_norm_eps=config["rms_norm_eps"],
-        # rotary positions as in transformers 4.31, whose only options were the defaults here
-        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
-        bos_token_id=config.get("bos_token_id", 1),
-        eos_token_id=config.get("eos_token_id", 2),
-        pad_token_id=config.get("pad_token_id", 0),
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fiftyone_refvos.models.glus.config import ClipView
+from fiftyone_refvos.models.clip_tower import ClipView
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.sam2 import ImageFeatures
 from fiftyone_refvos.video import Frame, FrameSource

@@ -23,6 +23,7 @@ from fiftyone_refvos.models.glus.network import GlusNetwork, PrefixCache
 from fiftyone_refvos.models.glus.prompt import Prompt, PromptWriter
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.sam2 import DecodedMasks, ImageFeatures, MemoryBank, masks_at_size
+from fiftyone_refvos.models.segmenter import check_request
 from fiftyone_refvos.sampling import context_frames
 from fiftyone_refvos.video import FrameSource
 
@@ -170,13 +171,8 @@ class GlusSegmenter:
     def _checked_key_frames(
         self, frames: FrameSource, expressions: Sequence[Expression], key_frames: Mapping[str, int]
     ) -> dict[str, int]:
+        check_request(frames, expressions)
         ids = [expression.id for expression in expressions]
-        if not ids:
-            raise ValueError(f"no expressions for {frames.name}; give at least one")
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"the expression ids of {frames.name} are not unique: {ids}")
-        if len(frames) == 0:
-            raise ValueError(f"{frames.name} has no frames")
         for expression in expressions:
             self.prompts.check(expression)
         unknown = sorted(key_frames.keys() - set(ids))

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from fiftyone_refvos.models.glus.config import ClipView, GlusConfig
-from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
+from fiftyone_refvos.models.clip_tower import ClipView, clip_processor, patch_features
+from fiftyone_refvos.models.glus.config import GlusConfig
+from fiftyone_refvos.models.llama import embed_prompt
 from fiftyone_refvos.models.sam2 import LanguageSam2
 from fiftyone_refvos.video import Frame
 
@@ -48,15 +48,6 @@ class Answers:
     hidden: list[Tensor]
     logits: Tensor
     next_token: Tensor
-
-
-def clip_processor(side: int, view: ClipView) -> CLIPImageProcessorPil:
-    """CLIP's preprocessing for square inputs of `side` pixels, which show a frame as `view` says."""
-    # The PIL backend: bicubic resizing of uint8 images differs from torchvision's.
-    square = {"height": side, "width": side}
-    if view == "squash":
-        return CLIPImageProcessorPil(size=square, do_center_crop=False)
-    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square)
 
 
 class GlusNetwork(nn.Module):
@@ -106,8 +97,7 @@ class GlusNetwork(nn.Module):
 
     def clip_features(self, pixels: Tensor) -> Tensor:
         """Patch features of the last but one layer, without the class token: `(F, patches, clip_width)`."""
-        states = self.clip(pixel_values=pixels, output_hidden_states=True).hidden_states
-        return states[self.config.clip_layer][:, 1:]
+        return patch_features(self.clip, pixels, self.config.clip_layer)
 
     def pool(self, features: Tensor) -> Tensor:
         """Means of 4 consecutive patches in row-major order: `(F, patches/4, clip_width)`."""
@@ -131,14 +121,7 @@ class GlusNetwork(nn.Module):
         Returns:
             `(length, D)`
         """
-        tensor = torch.tensor(ids, device=self.device)
-        words = self.llama.embed_tokens(tensor.masked_fill(tensor == IMAGE_ID, 0))
-        parts: list[Tensor] = []
-        start = 0
-        for image, position in zip(images, (tensor == IMAGE_ID).nonzero()[:, 0].tolist(), strict=True):
-            parts += [words[start:position], image.to(words)]
-            start = position + 1
-        return torch.cat([*parts, words[start:]])
+        return embed_prompt(self.llama, ids, images)
 
     def prefill(self, embeds: Tensor) -> PrefixCache:
         """Runs the language model over the shared beginning `(P, D)` of all prompts of a video."""

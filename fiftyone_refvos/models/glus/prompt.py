@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.models.conversation import SYSTEM, check_length, check_text
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN, LlamaTokenizer
 from fiftyone_refvos.sampling import CONTEXT_FRAMES
 
 SEG_TOKEN = "[SEG]"
 
 IMAGE = f"<im_start>{IMAGE_TOKEN}<im_end>"
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
 # The grammar error is part of what the model was trained on.
 _CONTEXT_SENTENCE = "\nPlease finished the following tasks on the context frames above.\n"
 QUESTION = "Can you segment the {} in this frame?"
@@ -55,22 +52,6 @@ def conversation(text: str, num_queries: int, context_frames: int = CONTEXT_FRAM
     rounds = [f"USER: {question} ASSISTANT: {OPEN_ANSWER}" for _ in range(num_queries)]
     rounds[0] = rounds[0].replace("USER: ", f"USER: {context(context_frames)}", 1)
     return f"{SYSTEM} " + f"{SEG_TOKEN}.</s>".join(rounds)
-
-
-def check_text(text: str, tokenizer: LlamaTokenizer, *, what: str) -> None:
-    """Refuses a text that is empty or holds a reserved token; `what` is how errors call it.
-
-    Raises:
-        ValueError: for such a text
-    """
-    if not normalise(text).strip():
-        raise ValueError(f"{what} is empty; say what is to be segmented")
-    reserved = [token for token in tokenizer.reserved if token.lower() in text.lower()]
-    if reserved:
-        raise ValueError(
-            f"{what} holds {reserved[0]!r}, which stands for a special token of the model; "
-            f"remove it from the text {_quote(text)}"
-        )
 
 
 class PromptWriter:
@@ -117,12 +98,4 @@ class PromptWriter:
         check_text(expression.text, self.tokenizer, what=f"expression {expression.id!r}")
         ids = self.write(expression, self.window).ids
         length = len(ids) + ids.count(IMAGE_ID) * (self.tokens_per_image - 1)
-        if length > self.max_length:
-            raise ValueError(
-                f"expression {expression.id!r} is too long: {len(expression.text)} characters make a prompt of "
-                f"{length} tokens, the model knows {self.max_length}; shorten the text {_quote(expression.text)}"
-            )
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+        check_length(expression, length, max_length=self.max_length)

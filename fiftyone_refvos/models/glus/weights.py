@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,21 +9,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from torch import nn
+from transformers import CLIPVisionConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fiftyone_refvos.models.checkpoint import (
-    CheckpointError,
     check_tensors,
     iterate_tensors,
     load_strictly,
-    read_config,
 )
+from fiftyone_refvos.models.clip_tower import load_clip, read_clip_config, set_position_ids
 from fiftyone_refvos.models.glus.config import PUBLISHED_GAMMA, GlusConfig, MemoryGamma
 from fiftyone_refvos.models.glus.network import GlusNetwork
-
-logger = logging.getLogger(__name__)
+from fiftyone_refvos.models.llama import COMPUTED
 
 Value = TypeVar("Value")
 
@@ -36,18 +33,12 @@ _RENAMED = (
     ("model.", "llama."),
     ("lm_head.", "lm_head."),
 )
-# Old transformers saved this table of constants as a buffer.
-_CONSTANT = re.compile(r"\.rotary_emb\.inv_freq$")
 _GAMMA = re.compile(r"^sam\.sam2\.memory_encoder\.fuser\.layers\.\d+\.gamma$")
-# A full CLIP model carries the text side too, which GLUS never uses.
-_CLIP_UNUSED = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-_CLIP_PREFIX = "vision_model."
-_CLIP_POSITION_IDS = "embeddings.position_ids"
 
 
 def translate(name: str) -> str | None:
     """Our name of a published tensor; None for constants that are computed; unknown names stay as they are."""
-    if _CONSTANT.search(name):
+    if COMPUTED.search(name):
         return None
     for published, ours in _RENAMED:
         if name.startswith(published):
@@ -85,10 +76,11 @@ def load_network(
     Raises:
         CheckpointError: for missing, unexpected or wrongly shaped tensors, damaged or foreign files
     """
-    network = empty_network(config, _clip_config(clip_folder, config))
+    clip = read_clip_config(clip_folder, width=config.clip_width, vision_tower=config.vision_tower)
+    network = empty_network(config, clip)
     rest = nn.ModuleDict({name: child for name, child in network.named_children() if name != "clip"})
     load_strictly(rest, _translated(iterate_tensors(folder)), where=str(folder), device=device, dtype=dtype)
-    _load_clip(network.clip, clip_folder, device=device, dtype=dtype)
+    load_clip(network.clip, clip_folder, device=device, dtype=dtype)
     # SAM2 multiplies this matrix with a grid that it always makes in float32
     network.sam.sam2.sam_prompt_encoder.pe_layer.float()
     if (memory_gamma or config.memory_gamma) == "published":
@@ -101,8 +93,7 @@ def empty_network(config: GlusConfig, clip: CLIPVisionConfig) -> GlusNetwork:
     with torch.device("meta"):
         network = GlusNetwork(config, clip)
     network.llama.rotary_emb = LlamaRotaryEmbedding(config.llama)
-    embeddings = network.clip.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    set_position_ids(network.clip, torch.device("cpu"))
     return network
 
 
@@ -142,36 +133,3 @@ def _translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value
         ours = translate(name)
         if ours is not None:
             yield ours, value
-
-
-def _clip_config(folder: Path, config: GlusConfig) -> CLIPVisionConfig:
-    values = read_config(folder)
-    if values.get("model_type") not in ("clip", "clip_vision_model"):
-        raise CheckpointError(
-            f"{folder} is no CLIP model (model type {values.get('model_type')!r}); pass clip_path= with a copy "
-            f"of {config.vision_tower}"
-        )
-    vision = CLIPVisionConfig.from_pretrained(folder)
-    if vision.hidden_size != config.clip_width:
-        raise CheckpointError(
-            f"the CLIP model in {folder} is {vision.hidden_size} wide, the checkpoint needs {config.clip_width}; "
-            f"pass clip_path= with a copy of {config.vision_tower}"
-        )
-    return vision
-
-
-def _load_clip(clip: CLIPVisionModel, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
-    unused: list[str] = []
-
-    def vision_tensors() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in iterate_tensors(folder):
-            name = name.removeprefix(_CLIP_PREFIX)
-            if name.startswith(_CLIP_UNUSED) or name == _CLIP_POSITION_IDS:
-                unused.append(name)
-            else:
-                yield name, tensor
-
-    load_strictly(clip, vision_tensors(), where=str(folder), device=device, dtype=dtype)
-    clip.embeddings.position_ids = clip.embeddings.position_ids.to(device)
-    if unused:
-        logger.info("%s: %d tensors of CLIP's text side are not used", folder, len(unused))

@@ -1,0 +1,170 @@
+"""The networks of the language key frame selector: CLIP, token merging and projector, LLaMA, the score head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaModel
+
+from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.clip_tower import clip_processor, patch_features
+from fiftyone_refvos.models.llama import embed_prompt
+from fiftyone_refvos.models.selector.clustering import MergedTokens, level_sizes, merge_levels
+from fiftyone_refvos.models.selector.config import SelectorConfig
+from fiftyone_refvos.video import Frame
+
+
+@dataclass(frozen=True)
+class Branches:
+    """T trees of prompts that go through the language model in one sequence after a shared beginning.
+
+    A tree is a trunk, which is the beginning of E branches; each branch sees the shared beginning, its trunk and
+    itself. All trees have branches of the same lengths.
+
+    Attributes:
+        trunks: `(T, trunk, D)` input embeddings
+        leaves: `(length, D)` input embeddings of the rest of each of the E branches, which may be empty
+    """
+
+    trunks: Tensor
+    leaves: list[Tensor]
+
+    @property
+    def tree_length(self) -> int:
+        """Positions of one tree."""
+        return self.trunks.shape[1] + sum(len(leaf) for leaf in self.leaves)
+
+    def embeds(self) -> Tensor:
+        """`(1, T * tree, D)`, tree after tree, each its trunk and then its leaves."""
+        leaves = torch.cat(self.leaves).expand(len(self.trunks), -1, -1)
+        return torch.cat([self.trunks, leaves], dim=1).flatten(0, 1)[None]
+
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The positions of one tree: their order in a prompt, their branch (-1: trunk), the end of each branch."""
+        trunk = self.trunks.shape[1]
+        order, branch, last = [torch.arange(trunk)], [torch.full((trunk,), -1)], []
+        end = trunk
+        for number, leaf in enumerate(self.leaves):
+            order.append(torch.arange(trunk, trunk + len(leaf)))
+            branch.append(torch.full((len(leaf),), number))
+            end += len(leaf)
+            last.append(end - 1 if len(leaf) else trunk - 1)
+        return torch.cat(order), torch.cat(branch), torch.tensor(last)
+
+
+class SelectorNetwork(nn.Module):
+    """The selector on stock parts; `weights.load_network` gives it its weights.
+
+    Args:
+        config: sizes of the checkpoint
+        clip: sizes of the CLIP vision tower, a model of its own
+
+    Raises:
+        CheckpointError: if a level of merging has more clusters than tokens
+    """
+
+    def __init__(self, config: SelectorConfig, clip: CLIPVisionConfig) -> None:
+        super().__init__()
+        hidden = config.llama.hidden_size
+        self.config = config
+        self.clip = CLIPVisionModel(clip)
+        self.projector = nn.Linear(config.clip_width, hidden)
+        self.llama = LlamaModel(config.llama)
+        self.lm_head = nn.Linear(hidden, config.llama.vocab_size, bias=False)
+        self.score_head = nn.Sequential(
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, config.score_dim),
+            nn.ReLU(),
+            nn.Linear(config.score_dim, 1),
+        )
+        self._clip_processor = clip_processor(clip.image_size)
+        self._levels = level_sizes(config.cluster_rates, (clip.image_size // clip.patch_size) ** 2)
+        if any(after > before for before, after in zip(self._levels, self._levels[1:], strict=False)):
+            raise CheckpointError(
+                f"the cluster rates {config.cluster_rates} ask for more clusters than there are tokens: CLIP gives "
+                f"{self._levels[0]} patches; pass clip_path= with a copy of {config.vision_tower}"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where all parameters are."""
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of all parameters but those of the score head, which is float32."""
+        return self.lm_head.weight.dtype
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Visual tokens that stand for one image in a prompt."""
+        return sum(self._levels[1:])
+
+    @property
+    def tokens_merged(self) -> int:
+        """Tokens that the levels of merging are given for one image, for each of which there may be noise."""
+        return sum(self._levels[:-1])
+
+    def clip_pixels(self, frames: Sequence[Frame]) -> Tensor:
+        """Preprocesses RGB frames for CLIP: shortest side 224, centre crop; `(F, 3, 224, 224)`."""
+        pixels = self._clip_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        return pixels.to(self.device, self.dtype)
+
+    def clip_features(self, pixels: Tensor) -> Tensor:
+        """Patch features of the last but one layer, without the class token: `(F, patches, clip_width)`."""
+        return patch_features(self.clip, pixels, self.config.clip_layer)
+
+    def merge(self, features: Tensor, noise: Tensor | None = None) -> MergedTokens:
+        """Merges the patch features of each image; `noise` is `(F, tokens_merged)` in [0, 1)."""
+        return merge_levels(features, self.config.cluster_rates, noise)
+
+    def project(self, merged: Tensor) -> Tensor:
+        """Merged tokens as visual tokens of the language model, `(F, tokens, D)`."""
+        return self.projector(merged.to(self.device, self.dtype))
+
+    def embed(self, ids: Sequence[int], images: Sequence[Tensor]) -> Tensor:
+        """Input embeddings `(length, D)` of ids in which each `IMAGE_ID` stands for the tokens of one image."""
+        return embed_prompt(self.llama, ids, images)
+
+    def prefill(self, embeds: Tensor) -> DynamicCache:
+        """Runs the language model over the shared beginning `(P, D)` of several prompts."""
+        cache = DynamicCache(config=self.config.llama)
+        self.llama(inputs_embeds=embeds[None], past_key_values=cache, use_cache=True)
+        return cache
+
+    def read(self, prefix: DynamicCache, branches: Branches, *, every_layer: bool = False) -> Tensor:
+        """Runs the language model over branches after their shared beginning, and takes the end of each branch.
+
+        Args:
+            prefix: of `prefill`; left as it was
+            branches: what comes after it
+            every_layer: give the states before and after every layer, not only the last one
+
+        Returns:
+            `(layers, T, E, D)` hidden states, the last of them after the final norm
+        """
+        order, branch, last = (places.to(self.device) for places in branches.places())
+        count, length, start = len(branches.trunks), branches.tree_length, prefix.get_seq_length()
+        seen = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+        seen &= (branch[None] == -1) | (branch[None] == branch[:, None])
+        beginning = torch.ones(count * length, start, dtype=torch.bool, device=self.device)
+        mask = torch.cat([beginning, torch.block_diag(*[seen] * count).bool()], dim=1)
+        output = self.llama(
+            inputs_embeds=branches.embeds(),
+            attention_mask=mask[None, None],
+            position_ids=(start + order).repeat(count)[None],
+            past_key_values=prefix,
+            use_cache=True,
+            output_hidden_states=every_layer,
+        )
+        prefix.crop(-count * length)
+        states = output.hidden_states if every_layer else [output.last_hidden_state]
+        return torch.stack([state[0].unflatten(0, (count, length))[:, last] for state in states])
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """The scores `(...)` of final hidden states `(..., D)`; they have no bounds."""
+        return self.score_head(hidden.float())[..., 0]
