@@ -182,6 +182,19 @@ def test_another_base_is_refused_by_its_shapes(saved):
         load(**golden(), adapter=saved / "adapter")
 
 
+def test_another_base_is_refused_by_its_weights(saved):
+    with pytest.raises(CheckpointError, match="trained on a 'glus-tiny' with other weights than the one"):
+        load(checkpoint=saved / "merged", adapter=saved / "adapter")
+
+
+def test_a_base_is_the_same_in_whatever_precision_it_is_stored_or_loaded(saved, tmp_path):
+    base = find_checkpoint("glus-tiny")
+    half = Path(shutil.copytree(base, tmp_path / "half"))
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, half / "model.safetensors")
+    load_segmenter("glus-tiny", device="cpu", dtype="bfloat16", checkpoint=half, adapter=saved / "adapter")
+
+
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "trained_parts.safetensors"])
 def test_tensors_have_to_fit_and_nothing_is_merged_by_halves(copied, file):
     network = load().network

@@ -54,7 +54,8 @@ def save_adapter(network: GlusNetwork, folder: Path, *, base: str, facts: Mappin
             save_file(lora, written / _LORA, metadata={"format": "pt"})
         save_file(parts, written / _PARTS, metadata={"format": "pt"})
         digest = _digest(sorted(written.glob("*.safetensors")))
-        adapter = Adapter(folder, base, shapes_of(network), tuple(sorted(parts)), digest, dict(facts))
+        fingerprints = (shapes_of(network), network.fingerprint)
+        adapter = Adapter(folder, base, *fingerprints, tuple(sorted(parts)), digest, dict(facts))
         values = {name: value for name, value in asdict(adapter).items() if name != "folder"}
         (written / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return adapter
@@ -68,14 +69,19 @@ def apply_adapter(network: GlusNetwork, adapter: Adapter) -> None:
         adapter: of `read_adapter`
 
     Raises:
-        CheckpointError: if the network has other sizes, or tensors are missing, unexpected, or of another shape;
-            the network is as it was then
+        CheckpointError: if the network has other sizes or was loaded with other weights, or tensors are missing,
+            unexpected, or of another shape; the network is as it was then
         ModuleNotFoundError: without peft, if there is LoRA to be merged
     """
     if adapter.shapes != shapes_of(network):
         raise CheckpointError(
             f"the adapter in {adapter.folder} was trained on a {adapter.base!r} of other sizes than the one that was "
             "loaded: load it with the checkpoint that it was trained on"
+        )
+    if adapter.weights != network.fingerprint:
+        raise CheckpointError(
+            f"the adapter in {adapter.folder} was trained on a {adapter.base!r} with other weights than the one that "
+            "was loaded: load it with the checkpoint that it was trained on"
         )
     parts = _read_parts(network, adapter)
     if adapter.has_lora:

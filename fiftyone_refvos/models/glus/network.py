@@ -61,7 +61,12 @@ class GlusNetwork(nn.Module):
     Args:
         config: sizes of the checkpoint
         clip: sizes of the CLIP vision tower, a model of its own
+
+    Attributes:
+        fingerprint: of the weights that it was loaded with, which tells checkpoints of the same sizes apart
     """
+
+    fingerprint: str = ""
 
     def __init__(self, config: GlusConfig, clip: CLIPVisionConfig) -> None:
         super().__init__()

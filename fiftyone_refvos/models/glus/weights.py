@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -36,6 +38,7 @@ _RENAMED = (
     ("model.", "llama."),
     ("lm_head.", "lm_head."),
 )
+_HASHED = ("seg_projection.", "projector.", "llama.layers.0.self_attn.q_proj.")
 # Old transformers saved this table of constants as a buffer.
 _CONSTANT = re.compile(r"\.rotary_emb\.inv_freq$")
 _GAMMA = re.compile(r"^sam\.sam2\.memory_encoder\.fuser\.layers\.\d+\.gamma$")
@@ -87,7 +90,10 @@ def load_network(
     """
     network = empty_network(config, _clip_config(clip_folder, config))
     rest = nn.ModuleDict({name: child for name, child in network.named_children() if name != "clip"})
-    load_strictly(rest, _translated(iterate_tensors(folder)), where=str(folder), device=device, dtype=dtype)
+    hashes: dict[str, str] = {}
+    tensors = _hashed(_translated(iterate_tensors(folder)), hashes)
+    load_strictly(rest, tensors, where=str(folder), device=device, dtype=dtype)
+    network.fingerprint = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
     _load_clip(network.clip, clip_folder, device=device, dtype=dtype)
     # SAM2 multiplies this matrix with a grid that it always makes in float32
     network.sam.sam2.sam_prompt_encoder.pe_layer.float()
@@ -142,6 +148,18 @@ def _translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value
         ours = translate(name)
         if ours is not None:
             yield ours, value
+
+
+def _hashed(tensors: Iterable[tuple[str, Tensor]], hashes: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """Passes tensors on, and notes the hashes of a few that differ from one training to the next.
+
+    They are rounded to bfloat16, for a checkpoint to be the same in whatever precision it is stored.
+    """
+    for name, tensor in tensors:
+        if name.startswith(_HASHED):
+            content = tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
+            hashes[name] = hashlib.sha256(content).hexdigest()
+        yield name, tensor
 
 
 def _clip_config(folder: Path, config: GlusConfig) -> CLIPVisionConfig:
