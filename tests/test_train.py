@@ -176,6 +176,10 @@ def test_a_folder_of_another_training_is_refused(trained, demo):
     training, _ = rv.hold_out(demo, 0.3)
     with pytest.raises(CheckpointError, match=r"holds another training \(sources was .* choose another folder"):
         rv.train(demo, folder=trained.folder, config=CONFIG)
+    demo.clone_frame_field("ground_truth", "copy")
+    with pytest.raises(CheckpointError, match=r"\(fields was {'masklets': 'ground_truth', .* is {'masklets': 'copy'"):
+        rv.train(training, folder=trained.folder, config=CONFIG, masklets_field="copy")
+    demo.delete_frame_field("copy")
     with pytest.raises(CheckpointError, match=r"another configuration \(steps was 3 and is 4\)"):
         rv.train(training, folder=trained.folder, config=replace(CONFIG, steps=4))
 
