@@ -266,10 +266,12 @@ def test_expressions_that_are_known_in_other_frames_are_left_out():
 def test_the_command_line_trains_and_segments_with_the_adapter(demo, tmp_path: Path, capsys):
     folder = str(tmp_path / "run")
     command = ["train", demo.name, folder, "--steps", "2", "--batch-size", "1", "--accumulation", "1"]
-    assert main([*command, "--validation-share", "0.3", "--validate-every", "2"]) == 0
+    assert main([*command, "--validation-share", "0.3"]) == 0
     out = capsys.readouterr().out
     assert "glus-tiny trained for 2 steps (finished)" in out
     assert "best validation: J&F" in out
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert rates == [0, 3e-4]  # two steps are no warm-up of a hundred
     adapter = f"{folder}/adapter"
     assert main(["segment", demo.name, "--label-field", "cli", "--adapter", adapter, "--device", "cpu"]) == 0
     assert "3 videos written to 'frames.cli'" in capsys.readouterr().out

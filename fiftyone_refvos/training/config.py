@@ -137,8 +137,26 @@ class TrainingConfig:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
-        _check_at_least(self, steps=1, batch_size=1, accumulation=1, save_every=1, validate_every=1)
+        _check_at_least(self, steps=1, batch_size=1, accumulation=1, warmup_steps=0, save_every=1, validate_every=1)
+        if self.patience is not None:
+            _check_at_least(self, patience=1)
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
         if self.trainable not in get_args(Trainable):
             raise ValueError(f"trainable is {self.trainable!r}; choose one of {get_args(Trainable)}")
+
+    @classmethod
+    def of_length(cls, steps: int, **values: Any) -> TrainingConfig:
+        """The recipe for so many steps, with a shorter warm-up if they are few.
+
+        Args:
+            steps: optimizer steps
+            values: of other fields, by name
+
+        Raises:
+            ValueError: for values that are none
+        """
+        return cls(**{"steps": steps, "warmup_steps": min(cls.warmup_steps, max(1, steps // 10)), **values})
