@@ -173,6 +173,25 @@ def test_the_best_validation_is_kept_and_a_run_without_a_better_one_ends(tmp_pat
     assert_same(learner.parameters(), seen[2])
 
 
+def test_the_last_step_is_validated_too(tmp_path: Path):
+    _, outcome = train(tmp_path, replace(CONFIG, steps=3, validate_every=500))
+    assert outcome.best is not None
+    assert outcome.best.step == 3
+    assert [row.validation is not None for row in rows_of(tmp_path)] == [False, False, True]
+
+
+def test_validations_run_in_the_precision_of_the_training(tmp_path: Path):
+    learner, seen = ToyLearner(), []
+
+    def validate() -> float:
+        seen.append(learner.network["frozen"](torch.ones(1, 4)).dtype)
+        return 0.0
+
+    for precision in ("no", "bf16"):
+        run(learner, replace(CONFIG, steps=1, precision=precision), tmp_path / precision, validate=validate)
+    assert seen == [torch.float32, torch.bfloat16]
+
+
 def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path):
     config = replace(CONFIG, validate_every=1, patience=3)
     values = iter([0.5, 0.4, 0.3, 0.2])

@@ -1,4 +1,4 @@
-"""What a training run is made of; every default is that of the published GLUS training (paper, section 4.1)."""
+"""What a training run is made of; the defaults are the published GLUS training (paper, section 4.1), in float32."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ class TrainingConfig:
         learning_rate, betas, weight_decay: of AdamW
         warmup_steps: linear from 0; after them linear to 0 at `steps`
         clip_norm: gradients are scaled to this total norm at most
-        precision: mixed precision of accelerate; parameters and optimizer stay in float32
+        precision: mixed precision of accelerate; what trains, and the optimizer, stay in float32. With "bf16" the
+            frozen weights of CLIP and the language model are held in bfloat16, half the memory
+        gradient_checkpointing: what the layers of the language model computed is forgotten and computed again for
+            the gradient, which is the same: slower, but a large model does not fit on a GPU without
         trainable: "published" trains LoRA, embeddings, head, projector, [SEG] projection and mask decoder; "all"
             trains every parameter, for networks that start from nothing
         seed: of all random choices
@@ -127,6 +130,7 @@ class TrainingConfig:
     warmup_steps: int = 100
     clip_norm: float = 1.0
     precision: Precision = "no"
+    gradient_checkpointing: bool = True
     trainable: Trainable = "published"
     seed: int = 0
     save_every: int = 500

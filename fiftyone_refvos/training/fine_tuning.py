@@ -44,7 +44,7 @@ class FineTuning:
     def load(
         self, *, checkpoint: Path | str | None, clip_path: Path | str | None, sam_config: Path | str | None
     ) -> None:
-        """Loads the network as it was trained before: in float32, with the memory scale of its checkpoint."""
+        """Loads the network as it was trained before: with the memory scale of its checkpoint."""
         self._base = find_checkpoint(self._model, checkpoint)
         sizes = GlusConfig.read(self._base, sam2_config=Path(sam_config) if sam_config is not None else None)
         self._clip = find_clip(self._base, clip_path)
@@ -54,7 +54,7 @@ class FineTuning:
             sizes,
             memory_gamma="checkpoint",
             device=torch.device("cpu"),
-            dtype=torch.float32,
+            dtype=None,
         )
         self._tokenizer = LlamaTokenizer(self._base)
 

@@ -202,7 +202,8 @@ class _Trainer:
         if self.main:
             self.learner.network.eval()
             try:
-                value = float(validate())
+                with self.accelerator.autocast():
+                    value = float(validate())
             except BaseException as error:
                 failure = error
             self.learner.network.train()

@@ -70,7 +70,8 @@ class TrainingNetwork(nn.Module):
     """GLUS with the losses that it is trained with.
 
     Args:
-        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place
+        glus: with its weights, its memory fuser scaled as in the checkpoint; it is trained in place, in float32 but
+            for large parts that are frozen, which are bfloat16 with that precision
         config: what trains, and the weights of the losses
         draw: how the contrastive loss takes its positives and negatives
     """
@@ -83,7 +84,9 @@ class TrainingNetwork(nn.Module):
         self.bank = TokenBank(config.losses.bank_size)
         self._draw = draw
         self._trains_encoders = config.trainable == "all"
-        self._shares_beginnings = self._trains_encoders or config.lora is None or config.lora.dropout == 0
+        without_dropout = self._trains_encoders or config.lora is None or config.lora.dropout == 0
+        # what is computed twice cannot fill a cache
+        self._shares_beginnings = without_dropout and not config.gradient_checkpointing
         self.train()
 
     @property
@@ -147,7 +150,7 @@ class TrainingNetwork(nn.Module):
 
         What comes after the last of them is left out, and padding on the right needs no mask: causal attention
         never looks at what comes later. The beginning that all rows of a video share is computed once, unless
-        each row has dropout of its own.
+        each row has dropout of its own, or gradient checkpointing saves more memory than that.
         """
         embeds = sequences.embeds[:, : int(sequences.predicting.max()) + 1]
         shared = sequences.shared if self._shares_beginnings and len(batch.images) < len(embeds) else 0

@@ -92,7 +92,7 @@ class GlusNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of all parameters."""
+        """The type of all parameters; in a training, of those that train."""
         return self.lm_head.weight.dtype
 
     @property

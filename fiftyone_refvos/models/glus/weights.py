@@ -73,7 +73,7 @@ def load_network(
     *,
     memory_gamma: MemoryGamma | None = None,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> GlusNetwork:
     """Loads a checkpoint folder of the published layout and its CLIP folder, in eval mode.
 
@@ -83,7 +83,7 @@ def load_network(
         config: of the same folder
         memory_gamma: overrides what the checkpoint records
         device: where to run
-        dtype: precision of all parameters
+        dtype: precision of all parameters; None leaves each in that in which it is stored
 
     Raises:
         CheckpointError: for missing, unexpected or wrongly shaped tensors, damaged or foreign files
@@ -178,7 +178,7 @@ def _clip_config(folder: Path, config: GlusConfig) -> CLIPVisionConfig:
     return vision
 
 
-def _load_clip(clip: CLIPVisionModel, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
+def _load_clip(clip: CLIPVisionModel, folder: Path, *, device: torch.device, dtype: torch.dtype | None) -> None:
     unused: list[str] = []
 
     def vision_tensors() -> Iterator[tuple[str, Tensor]]:
