@@ -78,6 +78,7 @@ class Variant:
             warmup_steps=50,
             memory=self.memory,
             trainable="all_but_clip",
+            gradient_checkpointing=False,
             lora=None,
             seed=seed,
             save_every=50,

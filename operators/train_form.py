@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import fiftyone as fo
 from fiftyone.operators import types
@@ -71,7 +71,7 @@ class Choice:
         truth = GROUND_TRUTH if GROUND_TRUTH in known else None
         field = params.get("masklets_field") or truth or next(iter(known), None)
         default = EXPRESSIONS if EXPRESSIONS in expressions else next(iter(expressions), EXPRESSIONS)
-        given = {name: params[name] for name in (*NUMBERS, "precision", "seed") if params.get(name) is not None}
+        given = {name: params[name] for name in (*NUMBERS, "precision", "patience") if params.get(name) is not None}
         share = params.get("validation_share")
         return cls(
             params=params,
@@ -91,18 +91,12 @@ class Choice:
 
     @property
     def config(self) -> TrainingConfig:
-        """The recipe; what a short training would never reach happens at its last step.
+        """The recipe with the numbers of the form.
 
         Raises:
             ValueError: for numbers that are none
         """
-        values = dict(self.recipe)
-        values["precision"] = cast(Precision, values.get("precision", RECIPE.precision))
-        steps = values.get("steps", RECIPE.steps)
-        values.setdefault("warmup_steps", min(RECIPE.warmup_steps, max(1, steps // 10)))
-        for name in ("validate_every", "save_every"):
-            values.setdefault(name, max(1, min(getattr(RECIPE, name), steps)))
-        return TrainingConfig(**values)
+        return TrainingConfig.of_length(**{"steps": RECIPE.steps, **self.recipe})
 
     def split(self, samples: Samples) -> tuple[Samples, Samples | None]:
         """What is trained on, and what is validated on."""
@@ -189,6 +183,13 @@ def _add_validation(inputs: types.Object, samples: Samples, choice: Choice) -> N
         )
     known = {name: name for name in masklet_fields(samples._root_dataset)}
     forms.dropdown(inputs, "validation_field", known, default=choice.validation_field, label="True masks", space=3)
+    inputs.int(
+        "patience",
+        label="Stop early",
+        description="After so many validations in a row without a better one; empty never stops early",
+        view=types.FieldView(space=6),
+        min=1,
+    )
 
 
 def _add_folder(inputs: types.Object, choice: Choice) -> None:

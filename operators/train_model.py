@@ -55,6 +55,7 @@ class TrainModel(LibraryOperator[Choice]):
         learning_rate: float | None = None,
         validate_every: int | None = None,
         save_every: int | None = None,
+        patience: int | None = None,
         precision: str | None = None,
         validation: str | None = None,
         validation_share: float | None = None,
@@ -72,7 +73,7 @@ class TrainModel(LibraryOperator[Choice]):
             masklets_field: the frame field with the masks to learn, without `frames.`
             expressions_field: the sample field with the expressions
             min_iou: learn only from frames whose pseudo-label reaches it
-            steps, batch_size, accumulation, learning_rate, validate_every, save_every, precision: as
+            steps, batch_size, accumulation, learning_rate, validate_every, save_every, patience, precision: as
                 `fiftyone_refvos.TrainingConfig` has them
             validation: "none", "share", or "view:" and the name of a saved view
             validation_share: of the target, to be held out
@@ -96,6 +97,7 @@ class TrainModel(LibraryOperator[Choice]):
             "learning_rate": learning_rate,
             "validate_every": validate_every,
             "save_every": save_every,
+            "patience": patience,
             "precision": precision,
             "validation": validation,
             "validation_share": validation_share,
@@ -150,6 +152,7 @@ class TrainModel(LibraryOperator[Choice]):
         )
         return {
             "model": trained.model,
+            "base": {"checkpoint": choice.checkpoint, "clip_path": choice.clip_path},
             "folder": str(trained.folder),
             "adapter": str(trained.adapter),
             "checkpoint": str(trained.checkpoint),
@@ -174,7 +177,8 @@ class TrainModel(LibraryOperator[Choice]):
             labels |= {"validation": "J&F of the saved parameters", "validated_step": "After step"}
         reports.add_counts(outputs, labels)
         reports.add_table(outputs, "data", {"source": "Trained on", "report": ""})
-        params = {"model": result["model"], "adapters_folder": result["folder"]}
+        base = {name: path for name, path in result["base"].items() if path is not None}
+        params = {"model": result["model"], "adapters_folder": result["folder"], **base}
         outputs.view(
             "load_adapter",
             types.Button(label="Segment with it", operator=_LOAD_ADAPTER, params=params, prompt=True),

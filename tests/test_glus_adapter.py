@@ -21,8 +21,9 @@ from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.saving import new_folder, save_checkpoint
 from fiftyone_refvos.models.glus.weights import translate
 from fiftyone_refvos.models.loading import find_checkpoint, find_clip, load_segmenter
-from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.config import SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.lora import merged_state, prepare
+from fiftyone_refvos.training.network import TrainingNetwork
 from tests.shared import shared_path
 from tests.small import DOG, noise_video
 
@@ -76,7 +77,8 @@ def save_both(segmenter: GlusSegmenter, folder: Path, **options: Any) -> None:
     state = merged_state(segmenter.network)
     if options:  # published checkpoints have no CLIP
         state = {name: tensor for name, tensor in state.items() if not name.startswith("clip.")}
-    save_checkpoint(state, folder / "merged", base=base, clip=find_clip(base, options.get("clip_path")))
+    clip, settings = find_clip(base, options.get("clip_path")), segmenter.network.config.recorded
+    save_checkpoint(state, folder / "merged", base=base, clip=clip, run_settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +184,19 @@ def test_another_base_is_refused_by_its_shapes(saved):
         load(**golden(), adapter=saved / "adapter")
 
 
+def test_another_base_is_refused_by_its_weights(saved):
+    with pytest.raises(CheckpointError, match="trained on a 'glus-tiny' with other weights than the one"):
+        load(checkpoint=saved / "merged", adapter=saved / "adapter")
+
+
+def test_a_base_is_the_same_in_whatever_precision_it_is_stored_or_loaded(saved, tmp_path):
+    base = find_checkpoint("glus-tiny")
+    half = Path(shutil.copytree(base, tmp_path / "half"))
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, half / "model.safetensors")
+    load_segmenter("glus-tiny", device="cpu", dtype="bfloat16", checkpoint=half, adapter=saved / "adapter")
+
+
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "trained_parts.safetensors"])
 def test_tensors_have_to_fit_and_nothing_is_merged_by_halves(copied, file):
     network = load().network
@@ -273,3 +288,15 @@ def test_large_checkpoints_are_written_in_parts(monkeypatch, saved, tmp_path):
     save_both(trained(), tmp_path)
     assert len(list((tmp_path / "merged").glob("model-*-of-*.safetensors"))) > 2
     assert_same(load(checkpoint=tmp_path / "merged"), load(checkpoint=saved / "merged"))
+
+
+def test_adapter_and_merged_checkpoint_are_run_as_they_were_trained(tmp_path: Path) -> None:
+    segmenter = load_segmenter("glus-tiny", device="cpu")
+    config = TrainingConfig(memory=False, sampling=SamplingConfig(query_frames=2, context_frames=0))
+    trained = TrainingNetwork(segmenter.network, config)
+    trained.eval()
+    save_both(segmenter, tmp_path)
+    for options in ({"adapter": tmp_path / "adapter"}, {"checkpoint": tmp_path / "merged"}):
+        identity = load_segmenter("glus-tiny", device="cpu", **options).identity
+        assert config.run_settings.items() <= identity.items(), options
+        assert identity["memory_gamma"] == segmenter.identity["memory_gamma"]

@@ -176,6 +176,10 @@ def test_a_folder_of_another_training_is_refused(trained, demo):
     training, _ = rv.hold_out(demo, 0.3)
     with pytest.raises(CheckpointError, match=r"holds another training \(sources was .* choose another folder"):
         rv.train(demo, folder=trained.folder, config=CONFIG)
+    demo.clone_frame_field("ground_truth", "copy")
+    with pytest.raises(CheckpointError, match=r"\(fields was {'masklets': 'ground_truth', .* is {'masklets': 'copy'"):
+        rv.train(training, folder=trained.folder, config=CONFIG, masklets_field="copy")
+    demo.delete_frame_field("copy")
     with pytest.raises(CheckpointError, match=r"another configuration \(steps was 3 and is 4\)"):
         rv.train(training, folder=trained.folder, config=replace(CONFIG, steps=4))
 
@@ -262,10 +266,12 @@ def test_expressions_that_are_known_in_other_frames_are_left_out():
 def test_the_command_line_trains_and_segments_with_the_adapter(demo, tmp_path: Path, capsys):
     folder = str(tmp_path / "run")
     command = ["train", demo.name, folder, "--steps", "2", "--batch-size", "1", "--accumulation", "1"]
-    assert main([*command, "--validation-share", "0.3", "--validate-every", "2"]) == 0
+    assert main([*command, "--validation-share", "0.3"]) == 0
     out = capsys.readouterr().out
     assert "glus-tiny trained for 2 steps (finished)" in out
     assert "best validation: J&F" in out
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert rates == [0, 3e-4]  # two steps are no warm-up of a hundred
     adapter = f"{folder}/adapter"
     assert main(["segment", demo.name, "--label-field", "cli", "--adapter", adapter, "--device", "cpu"]) == 0
     assert "3 videos written to 'frames.cli'" in capsys.readouterr().out

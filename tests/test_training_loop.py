@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from fiftyone_refvos.training.logs import Row, read_rows
 from fiftyone_refvos.training.loop import TrainingOutcome, run
 from fiftyone_refvos.training.optimization import NonFiniteError, learning_rate
 from fiftyone_refvos.training.state import load_parameters
-from tests.processes import die_with_parent, free_port
+from tests.processes import die_with_parent, run_twice
 from tests.toy_learner import CONFIG, ToyBatch, ToyLearner
 from tests.toy_runs import plain_training, program
 
@@ -172,6 +173,25 @@ def test_the_best_validation_is_kept_and_a_run_without_a_better_one_ends(tmp_pat
     assert_same(learner.parameters(), seen[2])
 
 
+def test_the_last_step_is_validated_too(tmp_path: Path):
+    _, outcome = train(tmp_path, replace(CONFIG, steps=3, validate_every=500))
+    assert outcome.best is not None
+    assert outcome.best.step == 3
+    assert [row.validation is not None for row in rows_of(tmp_path)] == [False, False, True]
+
+
+def test_validations_run_in_the_precision_of_the_training(tmp_path: Path):
+    learner, seen = ToyLearner(), []
+
+    def validate() -> float:
+        seen.append(learner.network["frozen"](torch.ones(1, 4)).dtype)
+        return 0.0
+
+    for precision in ("no", "bf16"):
+        run(learner, replace(CONFIG, steps=1, precision=precision), tmp_path / precision, validate=validate)
+    assert seen == [torch.float32, torch.bfloat16]
+
+
 def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path):
     config = replace(CONFIG, validate_every=1, patience=3)
     values = iter([0.5, 0.4, 0.3, 0.2])
@@ -250,17 +270,22 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path: Path):
 
 
 def test_two_processes_train_on_the_mean_of_their_gradients_and_resume(tmp_path: Path):
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    started = []
-    for process in ("0", "1"):
-        ranks = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        environment = {**os.environ, **address, **ranks}
-        command = program("processes", tmp_path)
-        started.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_parent))
-    assert [process.wait(timeout=240) for process in started] == [0, 0]
+    run_twice(program("processes", tmp_path))
     first, second = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 1))
     assert first == second
     assert first["off"] < 1e-6
     assert first["stopped"] == ["should_stop", 4]
     assert first["resumed"] == first["parameters"]
     assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
+
+
+def test_two_processes_train_glus_on_the_mean_of_their_gradients(tmp_path: Path):
+    """Also where a batch has no mask to learn: the mask decoder of that process gets no gradient."""
+    run_twice([sys.executable, str(Path(__file__).with_name("glus_processes.py")), str(tmp_path)])
+    first, second = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 1))
+    assert first == second
+    # a softmax does not see the bias of its keys: its gradient is rounding, of which AdamW makes steps like any other
+    assert max(off for name, off in first["off"].items() if not name.endswith("k_proj.bias")) < 1e-4
+    assert sorted(first["off"]) == sorted(first["moved"])
+    for part in ("lora_A", "lora_B", "lm_head.", "projector.", "seg_projection.", "sam_mask_decoder.transformer."):
+        assert any(part in name for name in first["moved"]), part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,6 +51,10 @@ def without_gradient(network: TrainingNetwork) -> set[str]:
 
 def without_dropout(setup: Setup) -> Setup:
     return Setup(replace(setup.config, lora=LoraConfig(dropout=0.0)))
+
+
+def without_checkpointing(setup: Setup) -> Setup:
+    return Setup(replace(setup.config, gradient_checkpointing=False))
 
 
 def test_published_training_leaves_all_but_lora_and_the_trained_parts_alone() -> None:
@@ -106,9 +111,10 @@ def test_rows_of_a_batch_do_not_depend_on_each_other() -> None:
 
 def test_sharing_the_beginning_of_rows_changes_nothing() -> None:
     """With dropout in its updates the language model sees whole rows, else it shares their beginning."""
-    whole, shared = PUBLISHED.network(), without_dropout(PUBLISHED).network()
+    setup = without_checkpointing(PUBLISHED)
+    whole, shared = setup.network(), without_dropout(setup).network()
     shared.glus.load_state_dict(whole.glus.state_dict())
-    batch = PUBLISHED.batch(VIDEOS)
+    batch = setup.batch(VIDEOS)
     lengths: list[list[int]] = []
     for network in (whole, shared):
         seen: list[int] = []
@@ -194,6 +200,31 @@ def test_collator_shows_clip_what_inference_shows_it() -> None:
     for view in ("center_crop", "squash"):
         batch = Collator(112, view)(clips)
         assert torch.equal(batch.clip_pixels, network.clip_pixels(clips[0].frames, view))
+
+
+def noted(seen: list[Tensor], tensor: Tensor) -> Tensor:
+    seen.append(tensor)
+    return tensor
+
+
+@pytest.mark.parametrize("setup", [PUBLISHED, from_nothing(query_frames=2)])
+def test_gradient_checkpointing_saves_activations_and_changes_no_gradient(setup: Setup) -> None:
+    """With the dropout of the updates, which has to fall the same way the second time."""
+    checkpointed, plain = setup.network(), without_checkpointing(setup).network()
+    plain.load_state_dict(checkpointed.state_dict())
+    batch, kept = setup.batch(VIDEOS), []
+    for network in (checkpointed, plain):
+        seen: list[Tensor] = []
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(partial(noted, seen), lambda tensor: tensor):
+            total = network(batch).losses["total"]
+        total.backward()
+        kept.append(sum(tensor.numel() for tensor in seen))
+    assert kept[0] < 0.9 * kept[1]
+    for (name, p), q in zip(checkpointed.named_parameters(), plain.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_each_frame_is_encoded_once_for_all_expressions() -> None:
@@ -346,6 +377,34 @@ def test_network_learns_a_batch_by_heart() -> None:
         optimizer.step()
         totals.append(total.item())
     assert totals[-1] < 0.5 * totals[0]
+
+
+def test_frozen_weights_are_held_in_bfloat16_where_all_is_computed_in_it() -> None:
+    setup = Setup(replace(PUBLISHED.config, precision="bf16"))
+    network, batch = setup.network(), setup.batch(VIDEOS)
+    large = {name: p for name, p in network.glus.named_parameters() if name.startswith(("llama.", "clip."))}
+    assert {p.dtype for p in large.values() if not p.requires_grad} == {torch.bfloat16}
+    small = {name: p for name, p in network.glus.named_parameters() if name not in large}
+    assert {p.dtype for p in (*network.trained_parameters().values(), *small.values())} == {torch.float32}
+    exact = PUBLISHED.network()
+    exact.load_state_dict(network.state_dict())  # the same rounded weights, in float32
+    outputs = []
+    for each in (network.eval(), exact.eval()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs.append(each(batch))
+    torch.testing.assert_close(outputs[0].losses, outputs[1].losses, rtol=2e-2, atol=2e-2)
+    outputs[0].losses["total"].backward()
+    assert all(p.grad.isfinite().all() for p in network.trained_parameters().values() if p.grad is not None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        segmenter = GlusSegmenter(network.glus, glus_tiny().prompts.tokenizer, glus_tiny().settings)
+        assert len(list(segmenter.segment(noise_video(3), [DOG, CAT]))) == 6
+    assert {tensor.dtype for tensor in merged_state(network.glus).values()} == {torch.bfloat16, torch.float32}
+
+
+@pytest.mark.parametrize("setup", [PUBLISHED, from_nothing()])
+def test_weights_that_are_stored_in_bfloat16_are_trained_in_float32(setup: Setup) -> None:
+    network = TrainingNetwork(glus().bfloat16(), setup.config)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("setup", [PUBLISHED, from_nothing(query_frames=2, context_frames=2)])

@@ -62,13 +62,14 @@ def trainings(clips, fiftyone_home, tmp_path_factory) -> Path:
 
 
 def test_a_training_makes_what_train_makes(demo, tmp_path):
-    result = train(demo, folder=str(tmp_path / "run"), validation="share", validation_share=0.3, **RECIPE)
+    options = {"validation": "share", "validation_share": 0.3, "patience": 2}
+    result = train(demo, folder=str(tmp_path / "run"), **options, **RECIPE)
     progress = [request.params["message"] for request in result.executor._requests]
     assert progress[0] == "Progress: 0.0 - Loading glus-tiny, and reading 'ground_truth'"
     assert progress[-1] == "Progress: 1.0 - 2 steps"
     found = result.result
     training, validation = rv.hold_out(demo, 0.3)
-    config = rv.TrainingConfig(steps=2, batch_size=1, accumulation=1, validate_every=2, warmup_steps=1, save_every=2)
+    config = rv.TrainingConfig(steps=2, batch_size=1, accumulation=1, warmup_steps=1, patience=2)
     expected = rv.train(training, folder=tmp_path / "library", config=config, validation_view=validation)
     assert (found["steps"], found["validation"]) == (2, f"{expected.validation:.4f}")
     assert read_adapter(Path(found["adapter"])).facts == read_adapter(expected.adapter).facts
@@ -82,7 +83,10 @@ def test_a_training_makes_what_train_makes(demo, tmp_path):
     assert all(trace["x"] == [1, 2] for trace in curves["data"] if trace["name"] == "total")
     button = shown["type"]["properties"]["load_adapter"]["view"]
     assert (button["operator"], button["prompt"]) == (uri("load_adapter"), True)
-    assert button["params"]["adapters_folder"] == str(tmp_path / "run")
+    assert button["params"] == {"model": "glus-tiny", "adapters_folder": str(tmp_path / "run")}
+    local = outputs("train_model", {**found, "base": {"checkpoint": "/weights", "clip_path": None}})
+    button = local["type"]["properties"]["load_adapter"]["view"]
+    assert button["params"]["checkpoint"] == "/weights"  # an adapter fits the weights that it was trained on
 
 
 def test_a_scheduled_training(demo, tmp_path):
@@ -104,11 +108,12 @@ def test_the_form_of_a_training(demo, tmp_path):
     assert (shown["masklets_field"]["default"], shown["steps"]["default"]) == ("ground_truth", 3000)
     assert shown["folder"]["required"]
     assert "validation_share" not in shown
-    assert train_form(demo, steps=50)["validate_every"]["default"] == 50
+    assert "patience" not in shown
     demo.save_view("held out", demo.limit(1))
     choices = train_form(demo, validation="share")["validation"]["type"]["values"]
     assert choices == ["none", "share", "view:held out"]
     assert train_form(demo, validation="share")["validation_share"]["default"] == 0.1
+    assert not train_form(demo, validation="share")["patience"]["required"]
     (tmp_path / "checkpoints").mkdir()
     assert "with the same settings it goes on" in texts(train_form(demo, folder=str(tmp_path))["folder_notice"])
     assert "Better schedule it" in texts(train_form(demo, model="glus-s")["schedule_notice"])
@@ -120,7 +125,7 @@ def test_the_form_of_a_training(demo, tmp_path):
         ({"folder": None}, reason("folder") + "Required property"),
         ({"folder": "relative"}, reason("folder") + "'relative' is not an absolute path"),
         ({"steps": 0}, reason("recipe") + "steps is 0; it must be at least 1"),
-        ({"learning_rate": -1.0}, reason("learning_rate") + "Choose a number above 0"),
+        ({"learning_rate": -1.0}, reason("recipe") + "learning_rate is -1.0; it must be above 0"),
         ({"model": "glus-huge"}, reason("model") + "unknown model 'glus-huge'"),
         ({"validation": "share", "validation_share": 1.5}, reason("validation_share") + "Choose a share between"),
         ({"validation": "view:gone"}, reason("validation") + "Invalid enum value"),

@@ -70,6 +70,11 @@ def test_another_configuration_is_refused_with_what_differs(trained: Path):
     run(ToyLearner(), CONFIG, trained)  # nothing was lost
 
 
+def test_gradients_may_be_checkpointed_in_one_part_of_a_run_and_not_in_another(trained: Path):
+    outcome = run(ToyLearner(), replace(CONFIG, gradient_checkpointing=False), trained)
+    assert outcome.steps == CONFIG.steps
+
+
 def test_another_number_of_processes_is_refused(trained: Path):
     with pytest.raises(CheckpointError, match="processes was 1 and is 2"):
         Checkpoints(trained / "checkpoints", CONFIG, 2).read_progress(trained / "checkpoints" / "step-000004")

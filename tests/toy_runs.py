@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +17,13 @@ from torch import Tensor
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.draws import Draws
+from fiftyone_refvos.training.learner import Learner
 from fiftyone_refvos.training.loop import run
 from fiftyone_refvos.training.optimization import learning_rate
 from tests.toy_learner import CONFIG, ToyLearner
 
 
-def plain_training(learner: ToyLearner, config: TrainingConfig, num_processes: int = 1) -> dict[str, Tensor]:
+def plain_training(learner: Learner[Any], config: TrainingConfig, num_processes: int = 1) -> dict[str, Tensor]:
     """What the loop should arrive at, in plain torch: one mean over all forward passes of all processes."""
     trained = [each for each in learner.network.parameters() if each.requires_grad]
     adamw = torch.optim.AdamW(trained, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
@@ -41,7 +43,12 @@ def plain_training(learner: ToyLearner, config: TrainingConfig, num_processes: i
         adamw.zero_grad()
     for drawn in draws:
         drawn.close()
-    return learner.parameters()
+    return parameters(learner)
+
+
+def parameters(learner: Learner[Any]) -> dict[str, Tensor]:
+    """A copy of all parameters by name."""
+    return {name: each.detach().clone() for name, each in learner.network.named_parameters()}
 
 
 def program(name: str, folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
 from fiftyone_refvos.training.config import Precision, TrainingConfig
 
 _RECIPE = TrainingConfig()
+_SAID = {"warmup_steps": "100, or a tenth of fewer than 1000 steps", "patience": "never stop early"}
 
 
 def add_train(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,8 +49,8 @@ def _add_recipe(train: argparse.ArgumentParser) -> None:
         "seed": int,
     }
     for name, kind in numbers.items():
-        text = f"(default: {getattr(_RECIPE, name)})"
-        train.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(_RECIPE, name), help=text)
+        text = f"(default: {_SAID.get(name, getattr(_RECIPE, name))})"
+        train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--precision", choices=get_args(Precision), default=_RECIPE.precision)
     train.set_defaults(recipe=[*numbers, "precision"])
 
@@ -57,7 +58,8 @@ def _add_recipe(train: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from fiftyone_refvos.training.train import hold_out, train
 
-    config = TrainingConfig(**{name: getattr(args, name) for name in args.recipe})
+    given = {name: getattr(args, name) for name in args.recipe if getattr(args, name) is not None}
+    config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, **given})
     samples, validation = named_samples(args), None
     if args.validation_view:
         validation = samples._root_dataset.load_saved_view(args.validation_view)

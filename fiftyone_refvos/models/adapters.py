@@ -1,6 +1,6 @@
 """What adapter folders say of themselves: which model they change. No weights, no torch: forms list them.
 
-adapter.json                 the base, a fingerprint of its shapes, names of the trained parts, facts
+adapter.json                 the base, fingerprints of its shapes and weights, names of the trained parts, facts
 adapter_config.json          peft's own files with the low-rank updates of the language model, which are
 adapter_model.safetensors      missing where a network was trained without LoRA
 trained_parts.safetensors    what was trained as a whole, under its published names
@@ -30,16 +30,20 @@ class Adapter:
         folder: where it is
         base: the name of the model that it was trained on
         shapes: fingerprint of the names and shapes of that model's tensors
+        weights: fingerprint of its weights, which tells checkpoints of the same name and sizes apart
         parts: published names of the tensors that were trained as a whole
         digest: of all trained tensors, which tells two trainings apart
+        run_settings: how the network is to be run because it was trained so, by name
         facts: of the training, to be shown: steps, J&F of the validation
     """
 
     folder: Path
     base: str
     shapes: str
+    weights: str
     parts: tuple[str, ...]
     digest: str
+    run_settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -157,11 +157,12 @@ def load_strictly(
     *,
     where: str,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> None:
     """Gives a module (which may be on the meta device) its weights; each must be there, and no other.
 
-    Floating tensors are cast and moved one by one, so that no second copy of the network exists.
+    Floating tensors are cast, if a precision is given, and moved one by one, so that no second copy of the network
+    exists.
 
     Raises:
         CheckpointError: for missing, unexpected or wrongly shaped tensors

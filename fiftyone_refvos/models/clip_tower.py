@@ -71,7 +71,7 @@ def vision_name(name: str) -> str | None:
     return None if name.startswith(_TEXT_SIDE) or name == _POSITION_IDS else name
 
 
-def load_clip(clip: CLIPVisionModel, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
+def load_clip(clip: CLIPVisionModel, folder: Path, *, device: torch.device, dtype: torch.dtype | None) -> None:
     """Gives the vision tower, which may be on the meta device, the weights of a CLIP folder.
 
     Raises:

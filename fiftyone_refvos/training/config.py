@@ -1,4 +1,4 @@
-"""What a training run is made of; every default is that of the published GLUS training (paper, section 4.1)."""
+"""What a training run is made of; the defaults are the published GLUS training (paper, section 4.1), in float32."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ class TrainingConfig:
         learning_rate, betas, weight_decay: of AdamW
         warmup_steps: linear from 0; after them linear to 0 at `steps`
         clip_norm: gradients are scaled to this total norm at most
-        precision: mixed precision of accelerate; parameters and optimizer stay in float32
+        precision: mixed precision of accelerate; what trains, and the optimizer, stay in float32. With "bf16" the
+            frozen weights of CLIP and the language model are held in bfloat16, half the memory
+        gradient_checkpointing: what the layers of the language model computed is forgotten and computed again for
+            the gradient, which is the same: slower, but a large model does not fit on a GPU without
         memory: whether a query frame sees the masks of those before it; published networks do
         trainable: "published" trains LoRA, embeddings, head, projector, [SEG] projection and mask decoder; "all"
             trains every parameter, for networks that start from nothing; "all_but_clip" leaves CLIP as it is
@@ -129,6 +132,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     precision: Precision = "no"
     memory: bool = True
+    gradient_checkpointing: bool = True
     trainable: Trainable = "published"
     seed: int = 0
     save_every: int = 500
@@ -139,7 +143,12 @@ class TrainingConfig:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
-        _check_at_least(self, steps=1, batch_size=1, accumulation=1, save_every=1, validate_every=1)
+        _check_at_least(self, steps=1, batch_size=1, accumulation=1, warmup_steps=0, save_every=1, validate_every=1)
+        if self.patience is not None:
+            _check_at_least(self, patience=1)
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; choose one of {get_args(Precision)}")
         if self.trainable not in get_args(Trainable):
@@ -153,3 +162,16 @@ class TrainingConfig:
             "window": self.sampling.query_frames,
             "memory_bank": self.memory,
         }
+
+    @classmethod
+    def of_length(cls, steps: int, **values: Any) -> TrainingConfig:
+        """The recipe for so many steps, with a shorter warm-up if they are few.
+
+        Args:
+            steps: optimizer steps
+            values: of other fields, by name
+
+        Raises:
+            ValueError: for values that are none
+        """
+        return cls(**{"steps": steps, "warmup_steps": min(cls.warmup_steps, max(1, steps // 10)), **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class FineTuning:
     def load(
         self, *, checkpoint: Path | str | None, clip_path: Path | str | None, sam_config: Path | str | None
     ) -> None:
-        """Loads the network as it was trained before: in float32, with the memory scale of its checkpoint."""
+        """Loads the network as it was trained before: with the memory scale of its checkpoint."""
         self._base = find_checkpoint(self._model, checkpoint)
         sizes = GlusConfig.read(self._base, sam2_config=Path(sam_config) if sam_config is not None else None)
         self._clip = find_clip(self._base, clip_path)
@@ -53,7 +54,7 @@ class FineTuning:
             sizes,
             memory_gamma="checkpoint",
             device=torch.device("cpu"),
-            dtype=torch.float32,
+            dtype=None,
         )
         self._tokenizer = LlamaTokenizer(self._base)
 
@@ -85,6 +86,7 @@ class FineTuning:
         }
         if rates is not None and rates.keys() != named.keys():
             raise ValueError(f"the rates are of {sorted(rates)}, the views are {sorted(named)}; give one per view")
+        self._read_from = {"masklets": masklets_field, "expressions": expressions_field, "min_iou": min_iou}
         self._rates = [rates[name] if rates else len(source) for name, source in self._sources.items()]
         self._learner = GlusLearner(
             self._network, self._tokenizer, self._config, list(self._sources.values()), self._rates
@@ -148,25 +150,33 @@ class FineTuning:
         state = merged_state(self._network)
         if self._config.trainable != "all" and self._clip.parent != self._base:
             state = {name: tensor for name, tensor in state.items() if not name.startswith(CLIP)}
-        save_checkpoint(state, self._folder / "merged", base=self._base, clip=self._clip)
+        settings = self._network.config.recorded
+        save_checkpoint(state, self._folder / "merged", base=self._base, clip=self._clip, run_settings=settings)
 
     def _check_data(self) -> None:
-        """Refuses to go on with a training that was begun with another model, or on other videos."""
+        """Refuses to go on with a training that was begun with another model, or on other videos.
+
+        Every process does this before there is a group of them, which `run` sets up: each either finds the whole file
+        or writes the same one.
+        """
         path = self._folder / DATA
         data = {
             "model": self._model,
             "checkpoint": str(self._base.resolve()),
             "sources": {name: self._report(source) for name, source in self._sources.items()},
             "rates": self._rates,
+            "fields": self._read_from,
         }
         if path.is_file():
             former = json.loads(path.read_text(encoding="utf-8"))
             if changed := [name for name in data if former.get(name) != data[name]]:
                 was = ", ".join(f"{name} was {former.get(name)!r} and is {data[name]!r}" for name in changed)
                 raise CheckpointError(f"{self._folder} holds another training ({was}): choose another folder")
-        elif PartialState().is_main_process:
+        else:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+            part = path.with_name(f".{DATA}.{os.getpid()}.part")
+            part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+            os.replace(part, path)
 
     def _report(self, source: TrainingSource) -> str:
         return str(source.report) if isinstance(source, ViewSource) else f"{len(source)} videos"

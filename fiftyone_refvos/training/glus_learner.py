@@ -23,7 +23,7 @@ class GlusLearner:
     """A `Learner` that trains GLUS on a mixture of sources.
 
     Args:
-        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place
+        glus: with its weights, its memory fuser scaled as in the checkpoint; it is trained in place
         tokenizer: of the same checkpoint
         config: of the training
         sources: at least one

@@ -84,7 +84,7 @@ def run(
         config: of the run
         folder: gets `checkpoints`, `best`, `metrics.jsonl`, `tensorboard` and `training.png`
         resume: go on from the newest checkpoint in the folder; False refuses a folder that holds a run
-        validate: measures the network, more is better; called every `validate_every` steps
+        validate: measures the network, more is better; called every `validate_every` steps, and after the last one
         on_progress: called after each step with its number, the number of steps, and its losses
         should_stop: asked before each step; True saves a checkpoint and ends the run
         log: gets a line of text where something happens
@@ -182,7 +182,7 @@ class _Trainer:
         step = self.progress.step + 1
         self.progress, self.losses = replace(self.progress, step=step), done.losses
         value, failure = None, None
-        if self.validate is not None and step % self.config.validate_every == 0:
+        if self.validate is not None and (step % self.config.validate_every == 0 or step == self.config.steps):
             value, failure = self._validate(self.validate)
         if self.logs is not None:
             row = Row(step, done.losses, done.learning_rate, done.gradient_norm, done.seconds, time.time(), value)
@@ -202,7 +202,8 @@ class _Trainer:
         if self.main:
             self.learner.network.eval()
             try:
-                value = float(validate())
+                with self.accelerator.autocast():
+                    value = float(validate())
             except BaseException as error:
                 failure = error
             self.learner.network.train()

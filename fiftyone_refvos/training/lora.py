@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import peft
+import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.weights import published_name
@@ -15,23 +19,31 @@ ADAPTER = "default"  # peft's name of an only adapter, part of the published par
 # Parts that train as a whole in the published recipe.
 TRAINED_PARTS = ("llama.embed_tokens.", "lm_head.", "projector.", "seg_projection.", "sam.sam2.sam_mask_decoder.")
 
+_LARGE = ("llama.", "clip.")  # parts whose frozen weights need no more than bfloat16 where all is computed in it
+
 _BASE = ".base_layer."  # where peft keeps the weight under an update
 
 
 def prepare(network: GlusNetwork, config: TrainingConfig) -> None:
-    """Adds what is trained to a network, and says which of its parameters train.
+    """Adds what is trained to a network, says which of its parameters train, and in what precision each is held.
 
     "published" adds LoRA, where the configuration has one, and freezes all but it and the trained parts; "all"
-    trains every parameter and adds nothing, "all_but_clip" every parameter outside of CLIP.
+    trains every parameter and adds nothing, "all_but_clip" every parameter outside of CLIP. What trains is held in
+    float32.
     """
+    for layer in network.llama.layers:  # what transformers' own switch sets, whose name depends on the release
+        layer.gradient_checkpointing = config.gradient_checkpointing
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     if config.trainable != "published":
-        network.requires_grad_(True)
+        network.float().requires_grad_(True)
         network.clip.requires_grad_(config.trainable == "all")
         return
     if config.lora is not None:
         add_lora(network, config.lora)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(TRAINED_PARTS) or is_lora(name))
+        rounded = config.precision == "bf16" and name.startswith(_LARGE) and not parameter.requires_grad
+        parameter.data = parameter.data.to(torch.bfloat16 if rounded else torch.float32)
 
 
 def add_lora(network: GlusNetwork, config: LoraConfig) -> None:

@@ -70,8 +70,9 @@ class TrainingNetwork(nn.Module):
     """GLUS with the losses that it is trained with.
 
     Args:
-        glus: with its weights, in float32, its memory fuser scaled as in the checkpoint; it is trained in place,
-            and its configuration says from now on that it is run as it was trained
+        glus: with its weights, its memory fuser scaled as in the checkpoint; it is trained in place, in float32 but
+            for large parts that are frozen, which are bfloat16 with that precision; its configuration says from now
+            on that it is run as it was trained
         config: what trains, and the weights of the losses
         draw: how the contrastive loss takes its positives and negatives
     """
@@ -86,7 +87,9 @@ class TrainingNetwork(nn.Module):
         self._draw = draw
         self._trains_clip = config.trainable == "all"
         self._trains_encoders = config.trainable != "published"
-        self._shares_beginnings = self._trains_encoders or config.lora is None or config.lora.dropout == 0
+        without_dropout = self._trains_encoders or config.lora is None or config.lora.dropout == 0
+        # what is computed twice cannot fill a cache
+        self._shares_beginnings = without_dropout and not config.gradient_checkpointing
         self.train()
 
     @property
@@ -150,7 +153,7 @@ class TrainingNetwork(nn.Module):
 
         What comes after the last of them is left out, and padding on the right needs no mask: causal attention
         never looks at what comes later. The beginning that all rows of a video share is computed once, unless
-        each row has dropout of its own.
+        each row has dropout of its own, or gradient checkpointing saves more memory than that.
         """
         length = int(sequences.predicting.max()) + 1
         embeds = sequences.embeds[:, :length]

@@ -35,6 +35,7 @@ from fiftyone_refvos.training.config import TrainingConfig
 PARAMETERS = "parameters.safetensors"
 _KEPT = 2
 _COPIES = 3  # a parameter and AdamW's two moments of it
+_CHANGEABLE = ("gradient_checkpointing",)  # of a configuration, because a run comes to the same with and without
 _LISTED = 8  # differences shown of a longer list
 
 Parameters = Mapping[str, nn.Parameter]
@@ -88,7 +89,8 @@ class Checkpoints:
     def __init__(self, folder: Path, config: TrainingConfig, num_processes: int) -> None:
         self.folder = folder
         # through JSON, as it will be read: a tuple is a list there
-        self._setup = json.loads(json.dumps({**asdict(config), "processes": num_processes}))
+        setup = {name: value for name, value in asdict(config).items() if name not in _CHANGEABLE}
+        self._setup = json.loads(json.dumps({**setup, "processes": num_processes}))
 
     def newest(self) -> Path | None:
         """The checkpoint to go on from."""

@@ -96,8 +96,8 @@ def train(
         model: a name of the registry
         folder: gets all that is written: `adapter`, `merged`, `training.png`, logs, checkpoints
         config: by default the published recipe: 3000 steps of 20 videos
-        validation_view: videos to measure J&F on, every `config.validate_every` steps; the best parameters are the
-            ones that are saved. None saves the last ones
+        validation_view: videos to measure J&F on, every `config.validate_every` steps and after the last one; the
+            best parameters are the ones that are saved. None saves the last ones
         masklets_field: the frame field with the masks to learn, without `frames.`
         validation_field: the one with the true masks of the validation view
         expressions_field: the sample field with the expressions

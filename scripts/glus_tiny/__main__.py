@@ -53,7 +53,9 @@ def _run(stage: Stage, start: Path, videos: Path, done: Path) -> None:
     outcome = run(learner, stage.config, done.parent, log=print, on_progress=_say)
     if outcome.stopped_because != "finished":
         raise SystemExit(f"stopped in stage {stage.name!r}: run the same command again to go on")
-    save_checkpoint(glus.state_dict(), done, base=start, clip=start / "clip")
+    save_checkpoint(
+        glus.state_dict(), done, base=start, clip=start / "clip", run_settings=GlusConfig.read(start).recorded
+    )
 
 
 def _say(step: int, steps: int, losses: object) -> None:

@@ -43,6 +43,7 @@ def _config(steps: int, learning_rate: float, **others: Any) -> TrainingConfig:
         betas=(0.9, 0.98),
         save_every=200,
         trainable="all_but_clip",
+        gradient_checkpointing=False,  # it would not let the rows of a video share their beginning
         lora=None,
         **others,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ def save_adapter(network: GlusNetwork, folder: Path, *, base: str, facts: Mappin
             save_file(lora, written / _LORA, metadata={"format": "pt"})
         save_file(parts, written / _PARTS, metadata={"format": "pt"})
         digest = _digest(sorted(written.glob("*.safetensors")))
-        adapter = Adapter(folder, base, shapes_of(network), tuple(sorted(parts)), digest, dict(facts))
+        fingerprints = (shapes_of(network), network.fingerprint)
+        settings = network.config.recorded
+        adapter = Adapter(folder, base, *fingerprints, tuple(sorted(parts)), digest, settings, dict(facts))
         values = {name: value for name, value in asdict(adapter).items() if name != "folder"}
         (written / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return adapter
@@ -63,13 +65,15 @@ def save_adapter(network: GlusNetwork, folder: Path, *, base: str, facts: Mappin
 def apply_adapter(network: GlusNetwork, adapter: Adapter) -> None:
     """Merges an adapter into its base, in place: after it the network is like one of a merged checkpoint.
 
+    It is run as it was trained from then on, see `RunSettings`.
+
     Args:
         network: the base with its weights, without LoRA
         adapter: of `read_adapter`
 
     Raises:
-        CheckpointError: if the network has other sizes, or tensors are missing, unexpected, or of another shape;
-            the network is as it was then
+        CheckpointError: if the network has other sizes or was loaded with other weights, or tensors are missing,
+            unexpected, or of another shape; the network is as it was then
         ModuleNotFoundError: without peft, if there is LoRA to be merged
     """
     if adapter.shapes != shapes_of(network):
@@ -77,12 +81,18 @@ def apply_adapter(network: GlusNetwork, adapter: Adapter) -> None:
             f"the adapter in {adapter.folder} was trained on a {adapter.base!r} of other sizes than the one that was "
             "loaded: load it with the checkpoint that it was trained on"
         )
+    if adapter.weights != network.fingerprint:
+        raise CheckpointError(
+            f"the adapter in {adapter.folder} was trained on a {adapter.base!r} with other weights than the one that "
+            "was loaded: load it with the checkpoint that it was trained on"
+        )
     parts = _read_parts(network, adapter)
     if adapter.has_lora:
         _merge_lora(network, adapter)
     parameters = dict(network.named_parameters())
     for name, tensor in parts.items():
         parameters[name].data.copy_(tensor)
+    network.config = replace(network.config, **adapter.run_settings)
 
 
 def shapes_of(network: nn.Module) -> str:

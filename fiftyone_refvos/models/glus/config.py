@@ -101,11 +101,15 @@ class GlusConfig(RunSettings):
     sam2: dict[str, Any]
     vision_tower: str
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The run settings as entries of a config.json."""
+        return {name: getattr(self, name) for name in _RUN_SETTINGS}
+
     def run_settings(self, asked: GlusInference) -> RunSettings:
         """What was asked for, and what is recorded where nothing was."""
-        recorded = {name: getattr(self, name) for name in _RUN_SETTINGS}
         chosen = {name: getattr(asked, name) for name in _RUN_SETTINGS if getattr(asked, name) is not None}
-        return RunSettings(**recorded | chosen)
+        return RunSettings(**self.recorded | chosen)
 
     @classmethod
     def read(cls, folder: Path, *, sam2_config: Path | None = None) -> GlusConfig:

@@ -56,7 +56,12 @@ class GlusNetwork(nn.Module):
     Args:
         config: sizes of the checkpoint
         clip: sizes of the CLIP vision tower, a model of its own
+
+    Attributes:
+        fingerprint: of the weights that it was loaded with, which tells checkpoints of the same sizes apart
     """
+
+    fingerprint: str = ""
 
     def __init__(self, config: GlusConfig, clip: CLIPVisionConfig) -> None:
         super().__init__()
@@ -82,7 +87,7 @@ class GlusNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of all parameters."""
+        """The type of all parameters; in a training, of those that train."""
         return self.lm_head.weight.dtype
 
     @property

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.glus.weights import published_name
 
 CLIP = "clip."
@@ -21,7 +23,9 @@ _CLIP_PUBLISHED = "vision_model."
 _BESIDE = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def save_checkpoint(state: Mapping[str, Tensor], folder: Path, *, base: Path, clip: Path) -> None:
+def save_checkpoint(
+    state: Mapping[str, Tensor], folder: Path, *, base: Path, clip: Path, run_settings: Mapping[str, Any]
+) -> None:
     """Writes a checkpoint with the sizes and the tokenizer of another one; an older one in `folder` is replaced.
 
     Published checkpoints do not hold CLIP: it is written where the base has it, too, or where it was trained.
@@ -31,12 +35,15 @@ def save_checkpoint(state: Mapping[str, Tensor], folder: Path, *, base: Path, cl
         folder: the new checkpoint
         base: the checkpoint that was trained further
         clip: the CLIP folder that it was loaded with
+        run_settings: entries of config.json that say how the network is to be run
 
     Raises:
         CheckpointError: if it cannot be written; nothing of it stays then, and an older one does
     """
     with new_folder(folder) as part:
-        for name in ("config.json", *_BESIDE):
+        config = read_config(base) | dict(run_settings)
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in _BESIDE:
             if (base / name).is_file():
                 shutil.copyfile(base / name, part / name)
         write_weights(state, part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -33,6 +35,8 @@ _RENAMED = (
     ("model.", "llama."),
     ("lm_head.", "lm_head."),
 )
+# A few tensors that differ from one training to the next.
+_HASHED = ("seg_projection.", "projector.", "llama.layers.0.self_attn.q_proj.")
 _GAMMA = re.compile(r"^sam\.sam2\.memory_encoder\.fuser\.layers\.\d+\.gamma$")
 
 
@@ -61,7 +65,7 @@ def load_network(
     *,
     memory_gamma: MemoryGamma | None = None,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> GlusNetwork:
     """Loads a checkpoint folder of the published layout and its CLIP folder, in eval mode.
 
@@ -71,7 +75,7 @@ def load_network(
         config: of the same folder
         memory_gamma: overrides what the checkpoint records
         device: where to run
-        dtype: precision of all parameters
+        dtype: precision of all parameters; None leaves each in that in which it is stored
 
     Raises:
         CheckpointError: for missing, unexpected or wrongly shaped tensors, damaged or foreign files
@@ -79,7 +83,10 @@ def load_network(
     clip = read_clip_config(clip_folder, width=config.clip_width, vision_tower=config.vision_tower)
     network = empty_network(config, clip)
     rest = nn.ModuleDict({name: child for name, child in network.named_children() if name != "clip"})
-    load_strictly(rest, _translated(iterate_tensors(folder)), where=str(folder), device=device, dtype=dtype)
+    hashes: dict[str, str] = {}
+    tensors = _hashed(_translated(iterate_tensors(folder)), hashes)
+    load_strictly(rest, tensors, where=str(folder), device=device, dtype=dtype)
+    network.fingerprint = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
     load_clip(network.clip, clip_folder, device=device, dtype=dtype)
     # SAM2 multiplies this matrix with a grid that it always makes in float32
     network.sam.sam2.sam_prompt_encoder.pe_layer.float()
@@ -133,3 +140,15 @@ def _translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value
         ours = translate(name)
         if ours is not None:
             yield ours, value
+
+
+def _hashed(tensors: Iterable[tuple[str, Tensor]], hashes: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """Passes tensors on, and notes the hashes of a few that differ from one training to the next.
+
+    They are rounded to bfloat16, for a checkpoint to be the same in whatever precision it is stored.
+    """
+    for name, tensor in tensors:
+        if name.startswith(_HASHED):
+            content = tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
+            hashes[name] = hashlib.sha256(content).hexdigest()
+        yield name, tensor
