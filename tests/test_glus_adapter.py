@@ -296,7 +296,8 @@ def test_adapter_and_merged_checkpoint_are_run_as_they_were_trained(tmp_path: Pa
     trained = TrainingNetwork(segmenter.network, config)
     trained.eval()
     save_both(segmenter, tmp_path)
-    for options in ({"adapter": tmp_path / "adapter"}, {"checkpoint": tmp_path / "merged"}):
+    loads: tuple[dict[str, Any], ...] = ({"adapter": tmp_path / "adapter"}, {"checkpoint": tmp_path / "merged"})
+    for options in loads:
         identity = load_segmenter("glus-tiny", device="cpu", **options).identity
         assert config.run_settings.items() <= identity.items(), options
         assert identity["memory_gamma"] == segmenter.identity["memory_gamma"]
