@@ -292,6 +292,7 @@ def test_large_checkpoints_are_written_in_parts(monkeypatch, saved, tmp_path):
 
 def test_adapter_and_merged_checkpoint_are_run_as_they_were_trained(tmp_path: Path) -> None:
     segmenter = load_segmenter("glus-tiny", device="cpu")
+    assert isinstance(segmenter, GlusSegmenter)
     config = TrainingConfig(memory=False, sampling=SamplingConfig(query_frames=2, context_frames=0))
     trained = TrainingNetwork(segmenter.network, config)
     trained.eval()
