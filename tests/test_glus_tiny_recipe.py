@@ -10,11 +10,14 @@ from transformers import CLIPVisionConfig
 from fiftyone_refvos.demo import DemoConfig, generate, video_seed
 from fiftyone_refvos.demo.rendered import RenderedVideos, render
 from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
+from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.config import GlusConfig
 from fiftyone_refvos.models.glus.network import GlusNetwork
-from fiftyone_refvos.models.glus.prompt import conversation
+from fiftyone_refvos.models.glus.prompt import PromptWriter, conversation
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.loading import load_segmenter
+from fiftyone_refvos.training.config import SamplingConfig
+from fiftyone_refvos.training.conversation import ConversationWriter, Round
 from scripts.glus_tiny.__main__ import train
 from scripts.glus_tiny.network import CLIP, SIDE, write_start
 from scripts.glus_tiny.patches import PatchLearner, cell_looks
@@ -76,6 +79,16 @@ def test_the_tokenizer_has_a_piece_for_every_word_of_a_prompt(tokenizer):
     # [SEG] is predicted from the same token, whether the answer is open or goes on
     opened = tokenizer.encode("the segmentation result is ")
     assert tokenizer.encode("the segmentation result is [SEG].")[: len(opened)] == opened
+
+
+def test_every_seg_is_predicted_from_the_prompt_of_inference(tokenizer):
+    lengths = {"tokens_per_image": 16, "max_length": 2048}
+    training = ConversationWriter(tokenizer, SamplingConfig(wording="inference"), **lengths)
+    inference = PromptWriter(tokenizer, window=4, context_frames=4, **lengths)
+    said = training.write("the red star", [Round()] * 4, what="it")
+    assert not said.open_answers  # there is no token to be hidden
+    for count, position in enumerate(said.seg_positions, start=1):
+        assert said.ids[:position] == inference.write(Expression("0", "the red star"), count).ids
 
 
 def test_cells_hold_the_object_that_covers_most_of_them(videos):

@@ -94,7 +94,9 @@ class ConversationWriter:
         self.no_target_id = _no_target_id(tokenizer)
         self._tokens_per_image = tokens_per_image
         self._max_length = max_length
-        self._opens_answers = sampling.wording == "inference"
+        # LLaMA's own tokenizer makes a token of the space in which an open answer ends; not every one does
+        space_is_token = len(self._encode(OPEN_ANSWER)) > len(self._encode(OPEN_ANSWER.rstrip()))
+        self._opens_answers = sampling.wording == "inference" and space_is_token
 
     def write(self, text: str, rounds: Sequence[Round], *, has_target: bool = True, what: str) -> Conversation:
         """Writes the conversation about one expression.
@@ -122,8 +124,8 @@ class ConversationWriter:
                 asked = f"{SYSTEM} {asked}"
             parts.append(f"{asked}{turn.answer}</s>")
             round_ids = self._round_ids(asked, turn.answer)
-            # without the space after "ASSISTANT:", which belongs to the first word of the answer
-            answer_start = len(self._encode(asked)) - 1
+            # the space after "ASSISTANT:" belongs to the first word of the answer
+            answer_start = len(self._encode(asked.rstrip()))
             ids += round_ids
             labels += [IGNORED] * answer_start + round_ids[answer_start:]
         seg_positions = [position for position, token in enumerate(ids) if token == self.seg_id]
