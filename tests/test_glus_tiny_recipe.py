@@ -24,13 +24,15 @@ from scripts.glus_tiny.patches import PatchLearner, cell_looks
 from scripts.glus_tiny.points import PointLearner
 from scripts.glus_tiny.stages import STAGES
 from scripts.glus_tiny.statements import (
+    COLUMNS,
     NOTHING,
-    PLACE_NAMES,
+    ROWS,
     Statement,
     StatementLearner,
     draw_statements,
     statements,
 )
+from scripts.glus_tiny.words import WORDS, WordLearner, describe
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +118,32 @@ def test_statements_are_true(videos):
             rows, columns = np.nonzero(mask)
             across, down = (columns.mean() + 0.5) / 284, (rows.mean() + 0.5) / 160
             near = {
-                f"at {PLACE_NAMES[int((across + dx) * 10)]} {PLACE_NAMES[int((down + dy) * 10)]}"
+                f"at {COLUMNS[int((across + dx) * 8)]} {ROWS[int((down + dy) * 8)]}"
                 for dx in (-0.01, 0.01)
                 for dy in (-0.01, 0.01)
             }
             assert said[expression.text] in near, expression.text
+
+
+def test_words_and_places_are_said_of_the_objects_that_are_there(videos):
+    video = videos.video(0)
+    said = {(each.kind, each.expression): each.answer for each in statements(video, 12)}
+    for size, color, shape in video.objects:
+        place = said["look", f"{size} {color} {shape}"]
+        if "out" not in place:
+            assert said["name", place] in {" ".join(look) for look in video.objects}
+        twins = [look for look in video.objects if look[1] == color]
+        assert (("word", color) in said) == (len(twins) <= 2)
+
+
+def test_each_word_is_one_piece_and_describes_the_tokens_of_its_objects(tokenizer):
+    assert all(len(tokenizer.encode(word)) == 2 for word in WORDS)
+    looks = np.zeros((64, 4), np.int64)
+    looks[8 * 3 + 5] = 1, COLORS.index("blue"), SHAPES.index("moon"), SIZES.index("large")
+    words = describe(looks, 8)
+    assert words.sum() == 5
+    token = (8 * 3 + 5) // 4
+    assert {WORDS[n] for n in np.flatnonzero(words[token])} == {"blue", "moon", "large", "f", "l"}
 
 
 def test_every_statement_is_drawn_at_most_once_and_motion_more_often():
@@ -138,6 +161,7 @@ def test_each_part_learns_a_batch_by_heart(glus, videos, tokenizer):
     learners = {
         "patches": PatchLearner(glus, videos, batch_size=4),
         "points": PointLearner(glus.sam, videos, num_clips=1, rows=2, num_frames=2, most_objects=2),
+        "words": WordLearner(glus, tokenizer, videos, batch_size=4),
         "statements": StatementLearner(glus, tokenizer, videos, batch_size=1, statements=3),
     }
     for name, learner in learners.items():

@@ -16,6 +16,7 @@ from fiftyone_refvos.training.learner import Learner
 from scripts.glus_tiny.patches import PatchLearner
 from scripts.glus_tiny.points import PointLearner
 from scripts.glus_tiny.statements import StatementLearner
+from scripts.glus_tiny.words import WordLearner
 
 LearnerFactory = Callable[[GlusNetwork, LlamaTokenizer, Path], Learner[Any]]
 
@@ -77,6 +78,18 @@ STAGES = (
         _config(1500, 6e-4),
         lambda glus, tokenizer, videos: PointLearner(
             glus.sam, RenderedVideos(videos), num_clips=4, rows=4, num_frames=4, most_objects=3
+        ),
+    ),
+    Stage(
+        "words",
+        _config(600, 3e-3, warmup_steps=50),
+        lambda glus, tokenizer, videos: WordLearner(glus, tokenizer, RenderedVideos(videos), batch_size=64),
+    ),
+    Stage(
+        "looks",
+        _config(3000, 1e-3, warmup_steps=200, weight_decay=0.01),
+        lambda glus, tokenizer, videos: StatementLearner(
+            glus, tokenizer, RenderedVideos(videos, static_only=True), batch_size=16, context_frames=0
         ),
     ),
     Stage(

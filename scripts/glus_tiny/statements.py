@@ -1,6 +1,6 @@
 """The language model's part: true statements about a clip, word by word, as LLaVA learnt from descriptions.
 
-"the small star that moves up at c f." says what is meant by an expression and where that is in the last frame.
+"the small star that moves up at c m." says what is meant by an expression and where that is in the last frame.
 """
 
 from __future__ import annotations
@@ -26,19 +26,32 @@ from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
 from scripts.glus_tiny.points import FEWEST_PIXELS
 
-PLACE_NAMES = "abcdefghij"
-"""Names of the tenths of the width, from the left, and of the height, from the top."""
+COLUMNS, ROWS = "abcdefgh", "ijklmnop"
+"""Names of the eighths of the width, from the left, and of the height, from the top: one for each patch of CLIP."""
 
 NOWHERE, NOTHING = "out", "empty"
 QUESTION = "What is in this frame?"
 
 _TEXT_WEIGHT = 0.1  # expressions cannot be guessed; what they mean can
-_RATES = {"look": 1.0, "attribute": 1.5, "relation": 1.5, "motion": 2.5, "multi": 2.0, "no_target": 1.0}
+_MOST_NAMED = 2  # a word that fits more objects is not worth a statement
+_RATES = {
+    "word": 1.0,
+    "name": 1.0,
+    "look": 1.5,
+    "attribute": 1.5,
+    "relation": 1.5,
+    "motion": 2.5,
+    "multi": 2.0,
+    "no_target": 1.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An expression, and what is said of it: where its objects are, from left to right, or that there are none."""
+    """An expression, and what is said of it: where its objects are, from left to right, or that there are none.
+
+    Of kind "word" is a colour or a shape alone; of kind "name" a place, and what lies there.
+    """
 
     kind: str
     expression: str
@@ -142,12 +155,22 @@ class StatementLearner:
 
 
 def statements(video: RenderedVideo, frame: int) -> list[Statement]:
-    """All that can be said: how each object looks, and every expression."""
-    looks = [
-        Statement("look", " ".join(look), f"at {_place(video, frame, [number])}")
-        for number, look in enumerate(video.objects)
+    """All that can be said: what each word means, what lies where, how each object looks, and every expression."""
+    said: list[Statement] = []
+    meant: dict[str, list[int]] = defaultdict(list)
+    for number, look in enumerate(video.objects):
+        place = f"at {_place(video, frame, [number])}"
+        said.append(Statement("look", " ".join(look), place))
+        if NOWHERE not in place:
+            said.append(Statement("name", place, " ".join(look)))
+        for word in look[1:]:  # half of all objects are small
+            meant[word].append(number)
+    said += [
+        Statement("word", word, f"at {_place(video, frame, numbers)}")
+        for word, numbers in meant.items()
+        if len(numbers) <= _MOST_NAMED
     ]
-    return looks + [_statement(video, frame, expression) for expression in video.expressions]
+    return said + [_statement(video, frame, expression) for expression in video.expressions]
 
 
 def draw_statements(pool: Sequence[Statement], count: int, rng: np.random.Generator) -> list[Statement]:
@@ -175,7 +198,7 @@ def _statement(video: RenderedVideo, frame: int, expression: RenderedExpression)
 
 
 def _place(video: RenderedVideo, frame: int, numbers: Sequence[int]) -> str:
-    """Where objects are in a frame, from left to right, and last those that cannot be seen: "c f, h b, out"."""
+    """Where objects are in a frame, from left to right, and last those that cannot be seen: "c m, h j, out"."""
     labels = video.labels[frame]
     places = []
     for number in numbers:
@@ -184,6 +207,6 @@ def _place(video: RenderedVideo, frame: int, numbers: Sequence[int]) -> str:
             places.append((np.inf, NOWHERE))
             continue
         x, y = columns.mean(), rows.mean()
-        across, down = (PLACE_NAMES[int(each * len(PLACE_NAMES) / len(labels))] for each in (x, y))
+        across, down = COLUMNS[int(x * len(COLUMNS) / len(labels))], ROWS[int(y * len(ROWS) / len(labels))]
         places.append((x, f"{across} {down}"))
     return ", ".join(place for _, place in sorted(places))

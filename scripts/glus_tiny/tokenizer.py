@@ -15,7 +15,7 @@ from fiftyone_refvos.models.conversation import SYSTEM
 from fiftyone_refvos.models.glus.prompt import SEG_TOKEN, context
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
 from fiftyone_refvos.training.conversation import ANSWERS, NO_TARGET_ANSWER, QUESTIONS
-from scripts.glus_tiny.statements import NOTHING, NOWHERE, PLACE_NAMES, QUESTION
+from scripts.glus_tiny.statements import COLUMNS, NOTHING, NOWHERE, QUESTION, ROWS
 
 VOCABULARY = 640
 ADDED = ("<im_patch>", "<im_start>", "<im_end>", SEG_TOKEN)
@@ -62,8 +62,6 @@ def write_tokenizer(folder: Path) -> None:
 def _prompts() -> list[str]:
     """Everything that is said around an expression, without images."""
     asked = [f"USER: {question} ASSISTANT: {answer}" for question in QUESTIONS for answer in ANSWERS]
-    places = [
-        f"at {across} {down}, {NOWHERE}." for across, down in zip(PLACE_NAMES, reversed(PLACE_NAMES), strict=True)
-    ]
+    places = [f"at {column} {row}, {NOWHERE}." for column, row in zip(COLUMNS, ROWS, strict=True)]
     said = [SYSTEM, context(4), *asked, QUESTION, f"{NOTHING}. {NO_TARGET_ANSWER}", *places]
     return [text.replace(IMAGE_TOKEN, " ").replace(SEG_TOKEN, " ").replace("\n", " ") for text in said]
