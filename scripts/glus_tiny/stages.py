@@ -75,7 +75,7 @@ STAGES = (
     ),
     Stage(
         "memory",
-        _config(1500, 6e-4),
+        _config(800, 6e-4),
         lambda glus, tokenizer, videos: PointLearner(
             glus.sam, RenderedVideos(videos), num_clips=4, rows=4, num_frames=4, most_objects=3
         ),
@@ -94,7 +94,7 @@ STAGES = (
     ),
     Stage(
         "statements",
-        _config(8000, 1e-3, warmup_steps=200, weight_decay=0.01),
+        _config(4000, 1e-3, warmup_steps=200, weight_decay=0.01),
         lambda glus, tokenizer, videos: StatementLearner(glus, tokenizer, RenderedVideos(videos), batch_size=8),
     ),
     _referring(
@@ -112,7 +112,7 @@ STAGES = (
     _referring(
         "clips",
         _config(
-            4000,
+            2500,
             5e-4,
             batch_size=4,
             losses=_LOSSES,
