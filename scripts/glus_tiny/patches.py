@@ -7,7 +7,7 @@ language model would never know.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fiftyone_refvos.demo.rendered import RenderedVideo, RenderedVideos
 from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
 from fiftyone_refvos.models.glus.network import POOLING, GlusNetwork
 from fiftyone_refvos.training.batch import Collator
+from scripts.glus_tiny.part import PartLearner
 
 BACKGROUND_COVER = 0.2
 """An object is in a cell if it covers so much of it, and more than every other one."""
@@ -40,7 +41,7 @@ class Cells(NamedTuple):
     looks: Tensor
 
 
-class PatchLearner:
+class PatchLearner(PartLearner):
     """A `Learner` of CLIP alone: each visual token tells what lies in the patches that it is the mean of.
 
     Args:
@@ -87,12 +88,6 @@ class PatchLearner:
 
     def sample_ids(self, batch: Cells) -> Sequence[str]:
         return [f"{len(batch.pixels)} demo frames"]
-
-    def state(self) -> Mapping[str, Any]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take over."""
 
 
 def rolled(

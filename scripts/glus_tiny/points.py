@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from fiftyone_refvos.models.sam2 import LanguageSam2
 from fiftyone_refvos.sampling import memory_positions
 from fiftyone_refvos.training.batch import TargetGroup
 from fiftyone_refvos.training.losses import mask_losses
+from scripts.glus_tiny.part import PartLearner
 from scripts.glus_tiny.patches import rolled
 
 FEWEST_PIXELS = 20
@@ -39,7 +40,7 @@ class Points(NamedTuple):
     targets: Tensor
 
 
-class PointLearner:
+class PointLearner(PartLearner):
     """A `Learner` of SAM2 alone: one prompt per frame, made of SAM2's own embeddings of points.
 
     The prompt of several objects is the mean of theirs, so that one embedding can ask for several, as [SEG] does.
@@ -137,9 +138,3 @@ class PointLearner:
 
     def sample_ids(self, batch: Points) -> Sequence[str]:
         return [f"{len(batch.points)} prompts of demo clips"]
-
-    def state(self) -> Mapping[str, Any]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take over."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import IMAGE, context
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
+from scripts.glus_tiny.part import PartLearner
 from scripts.glus_tiny.points import FEWEST_PIXELS
 
 COLUMNS, ROWS = "abcdefgh", "ijklmnop"
@@ -72,7 +73,7 @@ class Statements(NamedTuple):
     weights: Tensor
 
 
-class StatementLearner:
+class StatementLearner(PartLearner):
     """A `Learner` of projector, language model and its head; CLIP stays as it is.
 
     Args:
@@ -146,12 +147,6 @@ class StatementLearner:
 
     def sample_ids(self, batch: Statements) -> Sequence[str]:
         return [f"statements about {len(batch.ids)} demo clips"]
-
-    def state(self) -> Mapping[str, Any]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take over."""
 
 
 def statements(video: RenderedVideo, frame: int) -> list[Statement]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
 from fiftyone_refvos.models.glus.network import POOLING, GlusNetwork
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
+from scripts.glus_tiny.part import PartLearner
 from scripts.glus_tiny.patches import cell_looks
 from scripts.glus_tiny.statements import COLUMNS, ROWS
 
@@ -47,7 +48,7 @@ class Described(NamedTuple):
     words: Tensor
 
 
-class WordLearner:
+class WordLearner(PartLearner):
     """A `Learner` of the projector and the embeddings of words; CLIP stays as it is.
 
     Args:
@@ -93,12 +94,6 @@ class WordLearner:
 
     def sample_ids(self, batch: Described) -> Sequence[str]:
         return [f"{len(batch.pixels)} demo frames"]
-
-    def state(self) -> Mapping[str, Any]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take over."""
 
 
 class _Calibration(nn.Module):
