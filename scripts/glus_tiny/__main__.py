@@ -32,7 +32,8 @@ from scripts.glus_tiny.stages import GLUS, LANGUAGE, MASKS, Stage
 NUM_VIDEOS, NUM_UNSEEN = 4000, 100
 SEED = 0
 
-_CHAINS = 2
+_SHARES = (0.75, 0.25)
+"""Of the cores, for language and masks; drawing statements is more work than drawing points."""
 
 
 def train(
@@ -61,23 +62,23 @@ def train(
     if not start.exists():
         write_start(start, SEED)
     if not joined.exists():
-        with ProcessPoolExecutor(_CHAINS, mp_context=multiprocessing.get_context("spawn")) as processes:
-            chain = partial(run_chain, folder=folder, start=start, chains=_CHAINS)
-            talker, painter = processes.map(chain, (language, masks))
+        with ProcessPoolExecutor(len(_SHARES), mp_context=multiprocessing.get_context("spawn")) as processes:
+            chain = partial(run_chain, folder, start)
+            talker, painter = processes.map(chain, _SHARES, (language, masks))
         _join(talker, painter, joined)
-    return run_chain(together, folder=folder, start=joined, chains=1)
+    return run_chain(folder, joined, 1.0, together)
 
 
-def run_chain(stages: Sequence[Stage], *, folder: Path, start: Path, chains: int) -> Path:
+def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) -> Path:
     """Runs stages one after the other, and returns the network of the last.
 
     Args:
-        stages: those that are done are skipped
         folder: of the training
         start: network that the first stage begins with
-        chains: how many of this run at the same time and share the machine
+        share: of the cores
+        stages: those that are done are skipped
     """
-    cores = max(1, (os.cpu_count() or 1) // chains)
+    cores = max(1, round(share * (os.cpu_count() or 1)))
     on_gpu = PartialState().device.type != "cpu"
     torch.set_num_threads(1 if on_gpu else cores)
     network = start

@@ -20,7 +20,7 @@ from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.network import TrainingOutput
 
-_BATCHES = 3
+_BATCHES = 2
 
 
 class Progress:
@@ -42,19 +42,18 @@ class Progress:
     ) -> None:
         self._glus, self._say = glus, say
         still = replace(config, losses=replace(config.losses, contrastive=0.0))
-        self._learners = {
-            kind: GlusLearner(glus, tokenizer, still, [RenderedVideos(videos, keep=partial(_is, kind))], [1.0])
-            for kind in KINDS
-        }
+        self._clips: dict[str, tuple[GlusLearner, list[Batch]]] = {}
+        for kind in KINDS:
+            source = RenderedVideos(videos, keep=partial(_is, kind))
+            learner, rng = GlusLearner(glus, tokenizer, still, [source], [1.0]), np.random.default_rng(0)
+            self._clips[kind] = learner, [learner.draw(rng) for _ in range(_BATCHES)]
 
     def __call__(self) -> float:
         """Mean IoU over the kinds of expressions that have a target; the line also says who is told apart."""
         glus, found = self._glus, {}
-        for kind, learner in self._learners.items():
-            rng = np.random.default_rng(0)
+        for kind, (learner, batches) in self._clips.items():
             values: list[float] = []
-            for _ in range(_BATCHES):
-                batch = learner.draw(rng).to(glus.device)
+            for batch in (each.to(glus.device) for each in batches):
                 with torch.no_grad():
                     output = learner.network(batch)
                     values += _right(glus, batch, output) if kind == "no_target" else _ious(batch, output)

@@ -49,7 +49,8 @@ def _config(steps: int, learning_rate: float, **others: Any) -> TrainingConfig:
         learning_rate=learning_rate,
         accumulation=1,
         betas=(0.9, 0.98),
-        save_every=200,
+        save_every=500,
+        validate_every=250,
         trainable="all_but_clip",
         gradient_checkpointing=False,  # it would not let the rows of a video share their beginning
         lora=None,
@@ -79,18 +80,18 @@ def _statements(batch_size: int, glus: GlusNetwork, tokenizer: LlamaTokenizer, v
 
 
 LANGUAGE = (
-    Stage("patches", _config(4000, 1e-3, warmup_steps=200), partial(_patches, 96)),
-    Stage("words", _config(600, 3e-3, warmup_steps=50), partial(_words, 64)),
-    Stage("looks", _config(3000, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_looks, 48)),
-    Stage("statements", _config(4000, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_statements, 32)),
+    Stage("patches", _config(3500, 1e-3, warmup_steps=200), partial(_patches, 96)),
+    Stage("words", _config(500, 3e-3, warmup_steps=50), partial(_words, 64)),
+    Stage("looks", _config(2500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_looks, 48)),
+    Stage("statements", _config(3500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_statements, 32)),
 )
 """CLIP, projector and language model, which the published GLUS takes from a LLaVA."""
 
 MASKS = (
-    Stage("points", _config(2000, 6e-4), partial(_points, {"num_clips": 16, "rows": 6})),
+    Stage("points", _config(1800, 6e-4), partial(_points, {"num_clips": 16, "rows": 6})),
     Stage(
         "memory",
-        _config(1000, 6e-4),
+        _config(900, 6e-4),
         partial(_points, {"num_clips": 8, "rows": 4, "num_frames": 4, "most_objects": 3}),
     ),
 )
@@ -102,8 +103,8 @@ _SAMPLING: dict[str, Any] = {"expressions": 8, "wording": "inference", "no_targe
 GLUS = (
     Stage(
         "frames",
-        _config(3000, 6e-4, batch_size=32, losses=_LOSSES, sampling=SamplingConfig(query_frames=1, **_SAMPLING)),
+        _config(2500, 6e-4, batch_size=32, losses=_LOSSES, sampling=SamplingConfig(query_frames=1, **_SAMPLING)),
     ),
-    Stage("clips", _config(2000, 5e-4, batch_size=16, losses=_LOSSES, sampling=SamplingConfig(**_SAMPLING))),
+    Stage("clips", _config(1500, 5e-4, batch_size=16, losses=_LOSSES, sampling=SamplingConfig(**_SAMPLING))),
 )
 """The training of GLUS itself: single frames first, then clips with memory."""
