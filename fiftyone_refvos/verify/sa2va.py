@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_refvos.models.sa2va.config import MODEL_TYPE, Sa2vaInference
+from fiftyone_refvos.models.sa2va.config import MODEL_TYPE
 from fiftyone_refvos.models.sa2va.families import InternVl, QwenVl, Visual
 from fiftyone_refvos.models.sa2va.images import decode_image
-from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, VideoAnswers
+from fiftyone_refvos.models.sa2va.inference import VideoAnswers
 from fiftyone_refvos.models.sa2va.pixels import internvl_frames, internvl_image, sam_pixels
 from fiftyone_refvos.models.sa2va.tracking import FrameFeatures, ObjectTracks, TrackStep, encode_frame
 from fiftyone_refvos.models.sam2 import masks_at_size
@@ -64,8 +64,7 @@ def check(path: Path) -> CaseReport:
 
 
 def _check_video(case: Case, tasks: dict[str, str]) -> None:
-    count = case.meta.get("sample_num_frames", 5)
-    segmenter = Sa2vaSegmenter(case.family, Sa2vaInference(key_frames=count))
+    segmenter = case.segmenter
     indices = segmenter.key_frames(len(case.frames))
     keys = dict(zip(indices, case.frames.read(indices), strict=True))
     visual = case.family.see_video(list(keys.values()))
@@ -78,10 +77,10 @@ def _check_video(case: Case, tasks: dict[str, str]) -> None:
     if segmenter.mode == "sa2va_i":
         for prefix in tasks:
             _check_consistent(case, prefix, keys)
-            _check_whole_video(case, segmenter, seen, [prefix], END_TO_END_PIXELS)
+            _check_whole_video(case, seen, [prefix], END_TO_END_PIXELS)
     else:
         _check_tracks(case, list(tasks), keys)
-        _check_whole_video(case, segmenter, seen, list(tasks), MASK_PIXELS)
+        _check_whole_video(case, seen, list(tasks), MASK_PIXELS)
 
 
 def _add_vision(case: Case, prefix: str, images: Sequence[Frame], visual: Visual, *, single: bool) -> None:
@@ -195,11 +194,9 @@ def _check_consistent(case: Case, prefix: str, keys: dict[int, Frame]) -> None:
     case.input_only(f"{prefix}.key_mask_object_score_raw", "nothing is made of it")
 
 
-def _check_whole_video(
-    case: Case, segmenter: Sa2vaSegmenter, seen: VideoAnswers, prefixes: list[str], tolerance: float
-) -> None:
+def _check_whole_video(case: Case, seen: VideoAnswers, prefixes: list[str], tolerance: float) -> None:
     """From the pixels to the masks, as users run it."""
-    steps = sorted(segmenter.track(case.frames, seen), key=lambda step: step.frame)
+    steps = sorted(case.segmenter.track(case.frames, seen), key=lambda step: step.frame)
     for row, prefix in enumerate(prefixes):
         low_res = torch.stack([step.low_res[row, 0] for step in steps])
         if tolerance == MASK_PIXELS:

@@ -16,12 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
-from fiftyone_refvos.models.sa2va.config import Sa2vaConfig
-from fiftyone_refvos.models.sa2va.families import Family, Visual, open_family
+from fiftyone_refvos.models.sa2va.families import Family, Visual
+from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
 from fiftyone_refvos.models.sa2va.language import Generation
-from fiftyone_refvos.models.sa2va.tokens import Sa2vaTokenizer
-from fiftyone_refvos.models.sa2va.weights import load_network
 from fiftyone_refvos.models.sam2_config import Sam2Sizes
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.video import FolderFrames, Frame, open_frames_dir
@@ -47,26 +46,34 @@ class Case:
         report: what is compared goes here
         golden: all stored tensors
         meta: texts of the tasks
-        asker: with the network of the case
+        segmenter: with the network of the case
+        compared: names of the tensors that were compared so far
     """
 
     path: Path
     report: CaseReport
     golden: dict[str, Tensor]
     meta: dict[str, Any]
-    asker: Asker
+    segmenter: Sa2vaSegmenter
     compared: set[str]
 
     @classmethod
     def open(cls, path: Path, report: CaseReport) -> Case:
         """Loads the network in fp32 on the CPU, as the case was made."""
-        folder = path / "checkpoint"
-        config = Sa2vaConfig.read(folder, sam2=_sizes(path / "sam2_dims.json"))
-        network = load_network(folder, config, device=torch.device("cpu"), dtype=torch.float32)
-        family = open_family(network, Sa2vaTokenizer(folder), folder)
         meta = json.loads((path / "inputs" / "meta.json").read_text(encoding="utf-8"))
-        asker = Asker(family, max_new_tokens=2048, batch=8)
-        return cls(path, report, load_file(path / "outputs.safetensors"), meta, asker, set())
+        segmenter = load_sa2va(
+            path / "checkpoint",
+            sam2=read_sizes(path / "sam2_dims.json"),
+            device="cpu",
+            dtype="float32",
+            settings={"key_frames": meta.get("sample_num_frames", 5)},
+        )
+        return cls(path, report, load_file(path / "outputs.safetensors"), meta, segmenter, set())
+
+    @property
+    def asker(self) -> Asker:
+        """What answers the questions of the case."""
+        return self.segmenter.asker
 
     @property
     def family(self) -> Family:
@@ -198,7 +205,7 @@ def pixel_values(pixels: Tensor) -> Values:
     }
 
 
-def _sizes(path: Path) -> Sam2Sizes | None:
+def read_sizes(path: Path) -> Sam2Sizes | None:
     """The sizes of a tiny SAM2, of which published checkpoints say nothing."""
     if not path.is_file():
         return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from fiftyone_refvos.models.sa2va.families import Family, Visual
 from fiftyone_refvos.models.sa2va.language import Generation, LanguageModel, Prefix
 from fiftyone_refvos.models.sa2va.stopping import StopRule
+from fiftyone_refvos.models.sa2va.tokens import SEG_TOKEN
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Asker:
         self.family = family
         self.language = LanguageModel(family.network.mllm, states_before_norm=family.states_before_norm)
         self._stop = StopRule(family.tokenizer.decode, family.tokenizer.end_id, family.stop_words)
+        self._seg_id = family.tokenizer.token_id(SEG_TOKEN)
         self._max_new_tokens = max_new_tokens
         self._batch = batch
 
@@ -69,6 +71,6 @@ class Asker:
     def conclude(self, prompt: list[int], generation: Generation) -> Answer:
         """The answer that ids and states amount to."""
         tokenizer, network = self.family.tokenizer, self.family.network
-        states = generation.states_at(tokenizer.seg_id)
+        states = generation.states_at(self._seg_id)
         text = tokenizer.decode(generation.ids).strip()
         return Answer(prompt, text, generation, states, network.seg_projection(states))
