@@ -33,7 +33,6 @@ class Sa2vaNetwork(nn.Module):
         super().__init__()
         hidden = config.text.hidden_size
         self.config = config
-        self.fingerprint = ""
         self.mllm = _MODELS[config.family](config.mllm)
         self.seg_projection = nn.Sequential(
             nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, config.prompt_dim), nn.Dropout(0.0)

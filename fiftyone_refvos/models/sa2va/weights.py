@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,7 +66,6 @@ _INTERNLM2 = {
     ".ffn_norm.": ".post_attention_layernorm.",
 }
 _FUSER_SCALE = re.compile(r"(\.memory_encoder\.fuser\.layers\.\d+\.)g_weight$")
-_HASHED = ("seg_projection.", "sam.sam2.sam_mask_decoder.mask_tokens.")
 
 
 def translate(tensors: Iterable[tuple[str, Tensor]], config: Sa2vaConfig) -> Iterator[tuple[str, Tensor]]:
@@ -137,10 +135,8 @@ def load_network(
         CheckpointError: for missing, unexpected or wrongly shaped tensors, damaged or foreign files
     """
     network = empty_network(config, tuned_decoder=has_tuned_decoder(tensor_names(folder)))
-    digest = hashlib.sha256()
-    tensors = _hashed(translate(iterate_tensors(folder), config), digest)
+    tensors = translate(iterate_tensors(folder), config)
     load_strictly(network, tensors, where=str(folder), device=device, dtype=dtype)
-    network.fingerprint = digest.hexdigest()[:16]
     for module in network.modules():  # constants are in no checkpoint
         for name, buffer in module.named_buffers(recurse=False):
             module.register_buffer(name, buffer.to(device), persistent=name not in module._non_persistent_buffers_set)
@@ -183,11 +179,3 @@ def check_published_keys(shapes: dict[str, tuple[int, ...]], network: Sa2vaNetwo
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what a checkpoint holds of a module."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-
-
-def _hashed(tensors: Iterable[tuple[str, Tensor]], digest: hashlib._Hash) -> Iterator[tuple[str, Tensor]]:
-    """Passes tensors on, and takes a hash of a few that differ from one training to the next."""
-    for name, tensor in tensors:
-        if name.startswith(_HASHED):
-            digest.update(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-        yield name, tensor
