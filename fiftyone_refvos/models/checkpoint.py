@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,33 @@ def iterate_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, tensor
 
 
+def tensor_names(folder: Path) -> set[str]:
+    """The names of all tensors, without their values where the format allows it.
+
+    Raises:
+        CheckpointError: for a file that cannot be read
+    """
+    names: set[str] = set()
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            with _open_safetensors(path) as file:
+                names.update(file.keys())
+        else:
+            names.update(name for name, _ in _read_bin(path))
+    return names
+
+
 def _read_safetensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    with _open_safetensors(path) as file:
+        for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
+            yield name, file.get_tensor(name)
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
-                yield name, file.get_tensor(name)
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}); download it again") from error
 

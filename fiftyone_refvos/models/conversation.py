@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -11,7 +12,16 @@ SYSTEM = (
 )
 
 
-def check_text(text: str, tokenizer: LlamaTokenizer, *, what: str) -> None:
+class Tokenizer(Protocol):
+    """A tokenizer that knows which strings are not text to it."""
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The strings that stand for one special id."""
+        ...
+
+
+def check_text(text: str, tokenizer: Tokenizer, *, what: str) -> None:
     """Refuses a text that is empty (or one full stop) or holds a reserved token; `what` is how errors call it.
 
     Raises:

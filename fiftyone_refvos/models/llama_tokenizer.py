@@ -32,10 +32,13 @@ class LlamaTokenizer:
         CheckpointError: if a file is missing or damaged
     """
 
+    swallows_spaces = True
+    """Whether added tokens take the white space on both sides with them; SentencePiece's own specials never do."""
+
     def __init__(self, folder: Path, *, legacy: bool = True) -> None:
         self.legacy = legacy
         self._pieces = _load_sentencepiece(folder / "tokenizer.model")
-        self.added_tokens = _load_added_tokens(folder / "added_tokens.json")
+        self.added_tokens = self._read_added_tokens(folder)
         self.bos_id: int = self._pieces.bos_id()
         specials = {name: self._pieces.piece_to_id(name) for name in _SENTENCEPIECE_SPECIALS}
         self._specials = specials | self.added_tokens
@@ -78,6 +81,9 @@ class LlamaTokenizer:
             raise CheckpointError(f"the tokenizer has no token {token!r} in added_tokens.json")
         return self.added_tokens[token]
 
+    def _read_added_tokens(self, folder: Path) -> dict[str, int]:
+        return _load_added_tokens(folder / "added_tokens.json")
+
     def _encode_chunk(self, chunk: str) -> list[int]:
         parts = self._splitter.split(chunk if self.legacy else chunk.replace(_SPACE, " "))
         ids: list[int] = []
@@ -85,10 +91,9 @@ class LlamaTokenizer:
             if position % 2:
                 ids.append(self._specials[part])
                 continue
-            # Added tokens swallow the white space on both sides, SentencePiece's own specials do not.
-            if position > 0 and parts[position - 1] in self.added_tokens:
+            if self.swallows_spaces and position > 0 and parts[position - 1] in self.added_tokens:
                 part = part.lstrip()
-            if position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
+            if self.swallows_spaces and position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
                 part = part.rstrip()
             if part:
                 ids.extend(self._encode_part(part, dummy_space=self.legacy or position == 0))

@@ -15,6 +15,8 @@ from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
+    from fiftyone_refvos.models.sam2_config import Sam2Sizes
     from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
 
 
@@ -136,6 +138,43 @@ def load_selector(
     clip = find_clip(folder, clip_path)
     network = load_network(folder, clip, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
     return LanguageFrameSelector(network, tokenizer, options)
+
+
+def load_sa2va(
+    folder: str | Path,
+    *,
+    sam2: Sam2Sizes | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Sa2vaSegmenter:
+    """Loads a Sa2VA checkpoint of any family.
+
+    Args:
+        folder: a checkpoint in the published layout; code in it is never run
+        sam2: sizes of a SAM2 that is not Hiera-L, for checkpoints that do not record them
+        device: by default the GPU where there is one
+        dtype: by default bfloat16 on a GPU and float32 elsewhere
+        settings: how to run it, by field name of `Sa2vaInference`
+
+    Raises:
+        ValueError: for an unknown or wrong setting, or a mode that the checkpoint has no weights for
+        CheckpointError: for a folder that is no Sa2VA checkpoint, or one of an unknown family
+        DeviceError: if the device is not there
+    """
+    from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Sa2vaInference
+    from fiftyone_refvos.models.sa2va.families import open_family
+    from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
+    from fiftyone_refvos.models.sa2va.tokens import load_tokenizer
+    from fiftyone_refvos.models.sa2va.weights import load_network
+
+    resolved = resolve_device(device)
+    options = _settings(Sa2vaInference, settings or {}, system="Sa2VA")
+    folder = Path(folder)
+    config = Sa2vaConfig.read(folder, sam2=sam2)
+    tokenizer = load_tokenizer(folder)
+    network = load_network(folder, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
+    return Sa2vaSegmenter(open_family(network, tokenizer, folder), options)
 
 
 def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:

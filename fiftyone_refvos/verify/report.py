@@ -75,7 +75,15 @@ class CaseReport:
         note = f"differs first at {wrong[0]}" if wrong else f"{len(ours)} equal"
         self.stages.append(Stage(name, len(wrong), 0, note))
 
-    def add_masks(self, name: str, ours: NDArray[np.bool_], golden: NDArray[np.bool_]) -> None:
+    def add_masks(
+        self,
+        name: str,
+        ours: NDArray[np.bool_],
+        golden: NDArray[np.bool_],
+        *,
+        frame: float = FRAME_PIXELS,
+        video: float = VIDEO_PIXELS,
+    ) -> None:
         """Compares masks `(T, H, W) bool` by the share of differing pixels, per frame and over the video."""
         if ours.shape != golden.shape:
             self.stages.append(Stage(name, float("inf"), 0, f"shape {ours.shape}, golden has {golden.shape}"))
@@ -83,8 +91,8 @@ class CaseReport:
         wrong = (ours != golden).sum(axis=(1, 2))
         pixels = golden.shape[1] * golden.shape[2]
         note = f"{int(wrong.sum())} pixels in {len(golden)} frames"
-        self.stages.append(Stage(f"{name}, worst frame", float(wrong.max() / pixels), FRAME_PIXELS, note))
-        self.stages.append(Stage(f"{name}, video", float(wrong.sum() / golden.size), VIDEO_PIXELS, note))
+        self.stages.append(Stage(f"{name}, worst frame", float(wrong.max() / pixels), frame, note))
+        self.stages.append(Stage(f"{name}, video", float(wrong.sum() / golden.size), video, note))
 
     def lines(self) -> list[str]:
         """The report as text."""
