@@ -7,10 +7,10 @@ import pytest
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.prompt import PromptWriter
-from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, LlamaTokenizer
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
 from fiftyone_refvos.training.config import SamplingConfig
 from fiftyone_refvos.training.conversation import ANSWERS, IGNORED, QUESTIONS, Round, draw_rounds
-from tests.training_data import TINY, writer
+from tests.training_data import tokenizer, writer
 
 
 def test_random_wording_draws_every_question_and_answer() -> None:
@@ -28,9 +28,7 @@ def test_inference_wording_up_to_each_seg_is_the_prompt_of_inference(count: int,
     assert ours.open_answers
     hidden = [position - 1 for position in ours.seg_positions[: count - 1]]  # open answers of the rounds before
     prompt = [token for n, token in enumerate(ours.ids[: ours.seg_positions[count - 1]]) if n not in hidden]
-    prompts = PromptWriter(
-        LlamaTokenizer(TINY), window=4, context_frames=context_frames, tokens_per_image=16, max_length=2048
-    )
+    prompts = PromptWriter(tokenizer(), window=4, context_frames=context_frames, tokens_per_image=16, max_length=2048)
     assert prompt == prompts.write(Expression("0", "The Dog."), count).ids
 
 
@@ -67,7 +65,8 @@ def test_expression_without_target_differs_only_in_the_labels_at_seg() -> None:
     assert absent.seg_positions == there.seg_positions
     changed = [n for n, (a, b) in enumerate(zip(absent.labels, there.labels, strict=True)) if a != b]
     assert changed == there.seg_positions
-    stand_in = write.tokenizer.encode("Sure, the segmentation result is empty")[-5]
+    opened = write.tokenizer.encode("Sure, the segmentation result is")
+    stand_in = write.tokenizer.encode("Sure, the segmentation result is empty")[len(opened)]
     assert {absent.labels[n] for n in changed} == {stand_in} == {write.no_target_id}
     assert write.no_target_id != write.seg_id
 

@@ -9,7 +9,7 @@ import torch
 
 from fiftyone_refvos.training.batch import Collator
 from fiftyone_refvos.training.config import LossConfig
-from tests.training_data import BOTH, NOTHING, PUBLISHED, VIDEOS, MemoryVideo, Setup, from_nothing
+from tests.training_data import BOTH, CLIP_SIDE, NOTHING, PUBLISHED, VIDEOS, MemoryVideo, Setup, from_nothing
 from tests.training_data import DOG as THE_DOG
 
 NO_TARGET = (THE_DOG, NOTHING, BOTH)
@@ -57,11 +57,11 @@ def test_contrastive_loss_needs_a_source_that_has_it() -> None:
     setup = Setup(replace(PUBLISHED.config, losses=LossConfig(negatives=1)))
     network = setup.network()
     clips = setup.clips(VIDEOS[:1])
-    output = network(Collator(112, "center_crop")(clips))
+    output = network(Collator(CLIP_SIDE, "center_crop")(clips))
     assert output.contrastive is not None
     assert output.losses["contrastive"] > 0  # two expressions of the dog, and one of more
     other = setup.network()
-    output = other(Collator(112, "center_crop")([replace(clip, contrastive=False) for clip in clips]))
+    output = other(Collator(CLIP_SIDE, "center_crop")([replace(clip, contrastive=False) for clip in clips]))
     assert "contrastive" not in output.losses
     assert other.bank.entries == []
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 
 from fiftyone_refvos.models.checkpoint import read_config
 from fiftyone_refvos.models.glus.config import GlusConfig
@@ -25,6 +30,7 @@ from fiftyone_refvos.training.sources import TrainingExpression
 from fiftyone_refvos.video import Frame
 
 TINY = SHIPPED / "glus-tiny"
+CLIP_SIDE = int(read_config(TINY / "clip")["image_size"])
 
 DOG = TrainingExpression("0", "The dog running to the left.", ("1",))
 SAME_DOG = TrainingExpression("1", "a brown dog", ("1",))
@@ -94,7 +100,7 @@ class Setup:
         return [mixture.draw(rng) for _ in range(count)]
 
     def batch(self, videos: Sequence[MemoryVideo], seed: int = 0, count: int = 2) -> Batch:
-        return Collator(112, "center_crop")(self.clips(videos, seed, count))
+        return Collator(CLIP_SIDE, "center_crop")(self.clips(videos, seed, count))
 
 
 def glus(**entries: Any) -> GlusNetwork:
@@ -108,9 +114,22 @@ def glus(**entries: Any) -> GlusNetwork:
     return load_network(TINY, TINY / "clip", config, device=torch.device("cpu"), dtype=torch.float32)
 
 
+@cache
+def tokenizer() -> LlamaTokenizer:
+    """The words of glus-tiny, but white space at the end of a text is a token, as in LLaMA's own tokenizer."""
+    model = ModelProto()
+    model.ParseFromString((TINY / "tokenizer.model").read_bytes())
+    model.normalizer_spec.remove_extra_whitespaces = False
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copyfile(TINY / "added_tokens.json", folder / "added_tokens.json")
+        (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+        return LlamaTokenizer(folder)
+
+
 def writer(sampling: SamplingConfig, max_length: int = 2048) -> ConversationWriter:
     """A writer of conversations for glus-tiny, whose images are 16 tokens each."""
-    return ConversationWriter(LlamaTokenizer(TINY), sampling, tokens_per_image=16, max_length=max_length)
+    return ConversationWriter(tokenizer(), sampling, tokens_per_image=16, max_length=max_length)
 
 
 def from_nothing(losses: LossConfig | None = None, **sampling: object) -> Setup:
