@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.segment import Failure, Progress
 
 if TYPE_CHECKING:
@@ -158,18 +159,31 @@ def make_pseudo_labels(
     return found
 
 
-def _label(pair: Pair, sample_id: str, video: str, length: int, absent_policy: AbsentPolicy) -> PseudoLabel:
+def frame_iou(
+    truth: Sequence[RLE], prediction: Sequence[RLE], size: tuple[int, int], absent_policy: AbsentPolicy = "one"
+) -> tuple[float | None, bool]:
+    """What a frame is worth, the masks of either side as one, and whether both are empty.
+
+    Args:
+        truth, prediction: any number of masks, none where there is nothing
+        size: (H, W) of the frame
+        absent_policy: what it is worth if both are empty
+    """
     from fiftyone_refvos.metrics import BitMask, jaccard
 
+    masks = BitMask.of(truth, size), BitMask.of(prediction, size)
+    if any(mask.area for mask in masks):
+        return jaccard(*masks), False
+    return ABSENT[absent_policy], True
+
+
+def _label(pair: Pair, sample_id: str, video: str, length: int, absent_policy: AbsentPolicy) -> PseudoLabel:
     assert pair.prediction is not None
     # Metadata count a frame too few for some containers.
     ious: list[float | None] = [None] * max(length, pair.numbers[-1])
     absent = []
     for number, truth, prediction in zip(pair.numbers, pair.truth, pair.prediction, strict=True):
-        masks = BitMask.of(truth, pair.size), BitMask.of(prediction, pair.size)
-        if any(mask.area for mask in masks):
-            ious[number - 1] = jaccard(*masks)
-        else:
-            ious[number - 1] = ABSENT[absent_policy]
+        ious[number - 1], nothing = frame_iou(truth, prediction, pair.size, absent_policy)
+        if nothing:
             absent.append(number)
     return PseudoLabel(sample_id, video, pair.expression.id, tuple(ious), tuple(absent))
