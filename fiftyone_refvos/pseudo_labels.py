@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -106,7 +106,8 @@ def make_pseudo_labels(
     """Compares masklets with the ground truth, and writes the IoU of each (expression, frame) as `iou` of its labels.
 
     The masks of the objects of an expression count as one. The IoU is 0 if only one of the two masks is empty. A
-    frame in which nothing was predicted has no label that could carry its 0 or 1: it is in the returned labels.
+    frame in which nothing was predicted has no label that could carry its 0 or 1: all numbers of an expression are in
+    its list `<pred_field>_ious`, too, from which a selector is trained.
 
     Args:
         samples: a video dataset, a view or a clips view
@@ -124,12 +125,14 @@ def make_pseudo_labels(
     """
     from fiftyone_refvos.evaluation.pairs import Fields
     from fiftyone_refvos.evaluation.videos import Videos
+    from fiftyone_refvos.fields import declare_frame_list, read_frame_list, write_frame_list
     from fiftyone_refvos.fields.scores import declare_scores, media_name, video_length, write_frame_scores
 
     if absent_policy not in ABSENT:
         raise ValueError(f"there is no absent_policy {absent_policy!r}, but: {', '.join(ABSENT)}")
     videos = Videos(samples, Fields(pred_field, gt_field, expressions_field))
     declare_scores(samples, pred_field, per_frame=["iou"])
+    declare_frame_list(samples, pred_field, "ious", expressions_field=expressions_field)
     found = PseudoLabels(pred_field)
     for number, sample_id in enumerate(videos.ids, start=1):
         sample = videos.dataset[sample_id]
@@ -154,9 +157,27 @@ def make_pseudo_labels(
             numbered = enumerate(label.ious, start=1)
             ious |= {(label.expression_id, frame): iou for frame, iou in numbered if iou is not None}
         write_frame_scores(sample, pred_field, {"iou": ious})
+        former = read_frame_list(sample, pred_field, "ious", expressions_field=expressions_field)
+        lists = {id_: _frame_list(former.get(id_), id_, ious, length) for id_, _ in ious}
+        write_frame_list(sample, pred_field, "ious", lists, expressions_field=expressions_field)
         if progress is not None:
             progress(Progress(number, len(videos.ids), number / len(videos.ids)))
     return found
+
+
+def _frame_list(
+    former: Sequence[float | None] | None,
+    expression_id: str,
+    ious: Mapping[tuple[str, int], float | None],
+    length: int,
+) -> list[float | None]:
+    """The number of every frame of the video; a frame that was not looked at keeps its former one."""
+    numbers = [number for id_, number in ious if id_ == expression_id]
+    values = list(former or ())
+    values += [None] * (max(length, *numbers) - len(values))
+    for number in numbers:
+        values[number - 1] = ious[expression_id, number]
+    return values
 
 
 def frame_iou(

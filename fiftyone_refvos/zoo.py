@@ -13,7 +13,7 @@ import fiftyone.zoo.models as fozm
 
 from fiftyone_refvos import fields
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_segmenter, resolve_device, resolve_dtype
+from fiftyone_refvos.models.loading import load_named_selector, load_segmenter, resolve_device, resolve_dtype
 from fiftyone_refvos.segment import segment_frames
 
 _SOURCES = ("checkpoint", "clip_path", "sam_config", "revision", "adapter")
@@ -117,3 +117,42 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         if not expressions:
             raise fields.FieldError(f"{sample.filepath} has no expressions in {prompt_field!r}; add some")
         return expressions
+
+
+class SelectorModel(fom.Model):
+    """A key frame selector of the zoo; `fiftyone_refvos.select_key_frames` runs it.
+
+    Args:
+        config: of the zoo
+
+    Raises:
+        CheckpointError: if the checkpoint does not fit, or none was given where no weights were published
+        HubError: if CLIP cannot be downloaded
+        DeviceError: if the device is not there
+    """
+
+    def __init__(self, config: RefVOSModelConfig) -> None:
+        self.config = config
+        options = {name: getattr(config, name) for name in ("checkpoint", "clip_path", "device", "dtype")}
+        self.selector = load_named_selector(config.name, settings=config.settings, **options)
+
+    @property
+    def media_type(self) -> str:
+        """Videos, whole or in clips."""
+        return "video"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What distinguishes the scores of this selector from those of another one; plain values."""
+        return {"name": self.config.name, "checkpoint": str(self.config.checkpoint), **self.selector.identity}
+
+    def predict(self, arg: Any) -> None:
+        """Is of no use: scores are numbers of expressions, and no labels.
+
+        Raises:
+            TypeError: always, with the way out
+        """
+        raise TypeError(
+            f"{self.config.name} scores frames and gives no labels: call "
+            f"fiftyone_refvos.select_key_frames(dataset, model, field=…) instead of apply_model"
+        )

@@ -19,9 +19,11 @@ def download_model(model_name: str, model_path: str) -> None:
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     """Loads a model by its name; `kwargs` are those of `fiftyone_refvos.zoo.RefVOSModelConfig`."""
     _require_package()
-    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig
+    from fiftyone_refvos.models.registry import SELECTORS
+    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig, SelectorModel
 
-    return RefVOSModel(RefVOSModelConfig({"name": model_name, **kwargs}))
+    kind = SelectorModel if model_name in SELECTORS else RefVOSModel
+    return kind(RefVOSModelConfig({"name": model_name, **kwargs}))
 
 
 def resolve_input(model_name: str, ctx: Any) -> Any:

@@ -52,6 +52,10 @@ class _Video:
     frames: FolderFrames
     expressions: tuple[LabelledExpression, ...]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frames.size
+
     def __len__(self) -> int:
         return len(self.frames)
 

@@ -40,6 +40,10 @@ class LabelledVideo(Protocol):
         """Unique in its source; errors call the video so."""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every frame."""
+
+    @property
     def expressions(self) -> Sequence[LabelledExpression]:
         """What is said about the video; each has a label in some frame."""
 
