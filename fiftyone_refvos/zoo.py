@@ -119,6 +119,13 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         return expressions
 
 
+class SelectorModelConfig(RefVOSModelConfig):
+    """What `foz.load_zoo_model` takes for a key frame selector: as of any model, with the settings of a selector.
+
+    FiftyOne finds it by its name.
+    """
+
+
 class SelectorModel(fom.Model):
     """A key frame selector of the zoo; `fiftyone_refvos.select_key_frames` runs it.
 
@@ -131,7 +138,7 @@ class SelectorModel(fom.Model):
         DeviceError: if the device is not there
     """
 
-    def __init__(self, config: RefVOSModelConfig) -> None:
+    def __init__(self, config: SelectorModelConfig) -> None:
         self.config = config
         options = {name: getattr(config, name) for name in ("checkpoint", "clip_path", "device", "dtype")}
         self.selector = load_named_selector(config.name, settings=config.settings, **options)

@@ -20,10 +20,11 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     """Loads a model by its name; `kwargs` are those of `fiftyone_refvos.zoo.RefVOSModelConfig`."""
     _require_package()
     from fiftyone_refvos.models.registry import SELECTORS
-    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig, SelectorModel
+    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig, SelectorModel, SelectorModelConfig
 
-    kind = SelectorModel if model_name in SELECTORS else RefVOSModel
-    return kind(RefVOSModelConfig({"name": model_name, **kwargs}))
+    if model_name in SELECTORS:
+        return SelectorModel(SelectorModelConfig({"name": model_name, **kwargs}))
+    return RefVOSModel(RefVOSModelConfig({"name": model_name, **kwargs}))
 
 
 def resolve_input(model_name: str, ctx: Any) -> Any:

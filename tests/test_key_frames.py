@@ -174,8 +174,9 @@ def test_the_language_selector_scores_a_view_by_name_and_as_a_model(demo, tmp_pa
 
 def test_clips_and_views_get_numbers_of_the_whole_video(demo):
     clips = demo.limit(1).to_clips([[(2, 4)]])
-    rv.select_key_frames(clips, "middle", field="kf")
+    report = rv.select_key_frames(clips, "middle", field="kf")
+    assert report.failures == []
     demo.reload()
     first = demo.first().expressions.detections[0]
     assert (first.kf_key_frame, first.kf_key_frame_scores) == (3, [None, -1, 0, -1, *[None] * 4])
-    assert demo.last().expressions.detections[0].kf_key_frame is None
+    assert set(demo.values("expressions.detections.kf_key_frame")[1]) == {None}
