@@ -158,7 +158,8 @@ def make_pseudo_labels(
             ious |= {(label.expression_id, frame): iou for frame, iou in numbered if iou is not None}
         write_frame_scores(sample, pred_field, {"iou": ious})
         former = read_frame_list(sample, pred_field, "ious", expressions_field=expressions_field)
-        lists = {id_: _frame_list(former.get(id_), id_, ious, length) for id_, _ in ious}
+        known = dict.fromkeys(id_ for id_, _ in ious)
+        lists = {id_: _frame_list(former.get(id_), id_, ious, length) for id_ in known}
         write_frame_list(sample, pred_field, "ious", lists, expressions_field=expressions_field)
         if progress is not None:
             progress(Progress(number, len(videos.ids), number / len(videos.ids)))

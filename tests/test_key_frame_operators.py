@@ -51,6 +51,9 @@ def add_masklets(dataset) -> None:
 
 
 def test_a_selection_makes_what_the_library_makes_and_is_plotted(demo):
+    plain = select(demo, selector="middle").result
+    assert (plain["field"], plain["quality"]) == ("middle_kf", None)  # there is no true IoU to compare with
+    assert "calibration" not in outputs("select_key_frames", plain)["type"]["properties"]
     add_masklets(demo)
     result = select(demo, selector="oracle", field="best").result
     count = demo.count("expressions.detections")
@@ -66,10 +69,6 @@ def test_a_selection_makes_what_the_library_makes_and_is_plotted(demo):
     plots = shown["type"]["properties"]
     assert plots["calibration"]["view"]["data"][0]["x"] == [each.score for each in quality.calibration]
     assert [trace["name"] for trace in plots["expression_0"]["view"]["data"]] == ["score", "true IoU"]
-    # without pseudo-labels there is nothing to compare with
-    plain = select(demo, selector="middle", masklets_field="ground_truth").result
-    assert (plain["field"], plain["quality"]) == ("middle_kf", None)
-    assert "calibration" not in outputs("select_key_frames", plain)["type"]["properties"]
 
 
 def test_the_form_of_a_selection(demo):
