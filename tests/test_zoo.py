@@ -60,7 +60,7 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
         check=True,
         cwd=tmp_path,
     )
-    assert f"RESULT {NAMES + SELECTOR_NAMES} RefVOSModel video" in process.stdout
+    assert f"RESULT {sorted(NAMES + SELECTOR_NAMES)} RefVOSModel video" in process.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
