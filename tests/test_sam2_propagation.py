@@ -146,5 +146,7 @@ def test_what_is_not_found_in_the_key_frame_is_found_nowhere(segmenter, monkeypa
 
 def test_the_way_of_propagation_is_part_of_the_identity(segmenter) -> None:
     assert segmenter.identity["propagation"] == "sam2"
+    # the identity that earlier runs have recorded is that of the default
+    assert "propagation" not in load_segmenter("glus-tiny", device="cpu").identity
     with pytest.raises(ValueError, match="propagation is 'xmem'; choose one of"):
         load_segmenter("glus-tiny", device="cpu", settings={"propagation": "xmem"})
