@@ -56,7 +56,8 @@ def import_key_frames(
     """Reads the key frames of a file as GLUS publishes them into `<field>_key_frame` of the expressions.
 
     A value is the number in the name of a frame, and no index: 15 is the frame `00015.jpg`, even if it is the fourth
-    of the video. The frames of a video file are counted from 0. All is checked before anything is written.
+    of the video. The frames of a video file are counted from 0. All is checked before anything is written. Former key
+    frames of these expressions are replaced, with their scores.
 
     Args:
         samples: a video dataset, or a view of its samples
@@ -65,10 +66,10 @@ def import_key_frames(
         expressions_field: the sample field with the expressions
 
     Raises:
-        DatasetError: for a file that cannot be read, no entry of these samples, numbers that no frame of the video
-            has, and values that are no whole numbers, with the entry
+        DatasetError: for a file that cannot be read, no entry of these samples, an entry of two expressions, numbers
+            that no frame of the video has, and values that are no whole numbers, with the entry
     """
-    from fiftyone_refvos import fields
+    from fiftyone_refvos import fields, run_records
     from fiftyone_refvos.datasets.files import DatasetError
 
     stored = _read(Path(path))
@@ -79,6 +80,8 @@ def import_key_frames(
     ours: set[str] = set()
     for sample, name in _videos(samples):
         known = {f"{name}_{each.id}": each.id for each in fields.read_expressions(sample, expressions_field)}
+        if twice := sorted(ours & known.keys() & stored.keys()):
+            raise DatasetError(f"{path}: two expressions are {twice[0]!r}: import the videos one by one")
         present = {id_: stored[key] for key, id_ in known.items() if key in stored}
         numbers = _frame_numbers(fields.frame_names(sample)) if present else {}
         found[sample.id] = {id_: _index(value, numbers, f"{path}, {name}_{id_}") for id_, value in present.items()}
@@ -88,6 +91,7 @@ def import_key_frames(
     report.unknown = sorted(stored.keys() - ours)
     _check_some(report, stored, path)
     fields.declare_key_frames(samples, field, expressions_field=expressions_field)
+    run_records.record(samples._root_dataset, run_records.selection_key(field), {"name": "import_key_frames"})
     for sample_id, keys in found.items():
         if keys:
             fields.write_key_frames(samples[sample_id], field, keys, {}, expressions_field=expressions_field)

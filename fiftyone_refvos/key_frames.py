@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fiftyone_refvos.models.registry import SELECTORS
-from fiftyone_refvos.segment import Failure, FieldExistsError, Progress
+from fiftyone_refvos.segment import Failure, FieldExistsError, Progress, describe
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
     import fiftyone as fo
@@ -89,7 +89,8 @@ def select_key_frames(
     Raises:
         ValueError: for an unknown selector, and a selector that cannot be loaded
         FieldError: for images, and fields of other types
-        FieldExistsError: if another selector chose the key frames, or one with other settings
+        FieldExistsError: if another selector chose the key frames, or one with other settings; with `overwrite` if
+            it chose those of other samples
     """
     from fiftyone_refvos import fields, run_records
 
@@ -98,22 +99,19 @@ def select_key_frames(
     dataset = samples._root_dataset
     ids = _video_ids(samples)
     source.check(dataset)
-    former = run_records.recorded(dataset, run_records.selection_key(field))
-    if former is not None and former != source.identity and not overwrite:
-        raise FieldExistsError(
-            f"the key frames '{field}_key_frame' were chosen by another selector ({former}): pass overwrite=True to "
-            "replace them, or choose another field"
-        )
+    _check_former(samples, field, expressions_field, source.identity, overwrite)
     fields.declare_key_frames(samples, field, expressions_field=expressions_field)
+    anew = overwrite and samples._is_clips  # they replace frames, not whole videos
+    if overwrite and not anew:
+        fields.mark_all_unselected(samples, field, expressions_field=expressions_field)
     run_records.record(dataset, run_records.selection_key(field), source.identity)
     report = SelectionReport(field)
     for number, (sample_id, path) in enumerate(ids, start=1):
         try:
-            written = _select(samples[sample_id], source, field, expressions_field, overwrite)
+            written = _select(samples[sample_id], source, field, expressions_field, anew)
         except Exception as error:  # whatever it is, the other videos go on
             logger.debug("%s failed", path, exc_info=True)
-            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            report.failures.append(Failure(sample_id, path, text))
+            report.failures.append(Failure(sample_id, path, describe(error)))
         else:
             report.num_videos += bool(written)
             report.num_skipped += not written
@@ -123,6 +121,27 @@ def select_key_frames(
     if report.failures:
         logger.warning("%s", report)
     return report
+
+
+def _check_former(
+    samples: fo.Dataset | fo.DatasetView, field: str, expressions: str, identity: Mapping[str, Any], overwrite: bool
+) -> None:
+    """Refuses to mix what several selectors have chosen in one field."""
+    from fiftyone_refvos import fields, run_records
+
+    dataset = samples._root_dataset
+    former = run_records.recorded(dataset, run_records.selection_key(field))
+    if former in (None, identity) or not fields.has_key_frames(samples, field, expressions_field=expressions):
+        return
+    chosen = f"the key frames '{field}_key_frame' were chosen by another selector ({former})"
+    if not overwrite:
+        raise FieldExistsError(f"{chosen}: pass overwrite=True to replace them, or choose another field")
+    others = dataset.exclude(samples.values("sample_id" if samples._is_clips else "id"))
+    if fields.count_key_frames(others, field, expressions_field=expressions):
+        raise FieldExistsError(
+            f"{chosen}, those of other samples, too, and one field is for one: overwrite the whole dataset, or "
+            "choose another field"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,11 +166,10 @@ def _source(
         opened = getattr(selector, "selector", selector)  # a model of the zoo holds one
         return _Source({"name": type(opened).__name__, **selector.identity}, lambda sample: opened)
     if selector in SELECTORS:
-        from fiftyone_refvos.models.loading import load_named_selector
+        from fiftyone_refvos.zoo import SelectorModel, SelectorModelConfig
 
-        loaded = load_named_selector(selector, **options)
-        named = {name: str(value) for name, value in options.items() if name in ("checkpoint", "clip_path", "dtype")}
-        return _Source({"name": selector, **named, **loaded.identity}, lambda sample: loaded)
+        model = SelectorModel(SelectorModelConfig({"name": selector, **options}))
+        return _Source(dict(model.identity), lambda sample: model.selector)
     if options:
         raise ValueError(f"the selector {selector!r} has no options, but was given {', '.join(sorted(options))}")
     if selector == MIDDLE:
@@ -214,7 +232,7 @@ def _video_ids(samples: fo.Dataset | fo.DatasetView) -> list[tuple[str, str]]:
     return list(zip(*samples.values(["id", "filepath"]), strict=True))
 
 
-def _select(sample: fo.Sample, source: _Source, field: str, expressions_field: str, overwrite: bool) -> int:
+def _select(sample: fo.Sample, source: _Source, field: str, expressions_field: str, anew: bool) -> int:
     from fiftyone_refvos import fields
     from fiftyone_refvos.models.selector.protocol import best_frame
 
@@ -222,8 +240,9 @@ def _select(sample: fo.Sample, source: _Source, field: str, expressions_field: s
     if not expressions:
         raise fields.FieldError(f"there are no expressions in {expressions_field!r}; add some")
     where = {"expressions_field": expressions_field}
-    scored = fields.read_frame_list(sample, field, "key_frame_scores", **where)
-    missing = [each for each in expressions if overwrite or each.id not in scored]
+    lists = fields.read_frame_list(sample, field, "key_frame_scores", **where)
+    scored = {id_ for id_, values in lists.items() if any(value is not None for value in values)}
+    missing = [each for each in expressions if anew or each.id not in scored]
     if not missing:
         return 0
     frames = fields.frame_source(sample)

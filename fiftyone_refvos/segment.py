@@ -255,7 +255,7 @@ class _Run:
                 written = self._segment_video(self.samples[sample_id], tell)
             except Exception as error:  # whatever it is, the other videos go on
                 logger.debug("%s failed", path, exc_info=True)
-                report.failures.append(Failure(sample_id, path, _describe(error)))
+                report.failures.append(Failure(sample_id, path, describe(error)))
             else:
                 report.num_videos += bool(written)
                 report.num_skipped += not written
@@ -276,7 +276,7 @@ class _Run:
         finished = set() if self.overwrite_clips else fields.finished_expressions(sample, **where)
         keys = None if self.key_frames is None else self._keys(sample, self.key_frames, expressions)
         if keys is not None:
-            former = self._keys(sample, self.label_field, expressions)
+            former = self._started_from(sample)
             finished = {id_ for id_ in finished if former.get(id_) == keys.get(id_)}
         missing = [expression for expression in expressions if expression.id not in finished]
         if not missing:
@@ -301,6 +301,15 @@ class _Run:
 
         known = fields.read_key_frames(sample, name, expressions_field=self.expressions_field)
         return {expression.id: known.get(expression.id, 0) for expression in expressions}
+
+    def _started_from(self, sample: fo.Sample) -> dict[str, int]:
+        """The index of the key frame that each masklet of the label field started from."""
+        from fiftyone_refvos import fields
+
+        try:
+            return fields.read_key_frames(sample, self.label_field, expressions_field=self.expressions_field)
+        except fields.FieldError:  # in another clip of the video
+            return {}
 
     def _key_frame_scores(
         self, sample: fo.Sample, name: str, masklets: Sequence[Masklet]
@@ -344,6 +353,7 @@ def segment_frames(
     return Masklet.collect(results, expressions, key_frames=key_frames)
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """What a report says of an error: our own ones explain themselves, others come with their type."""
     text = str(error).strip()
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

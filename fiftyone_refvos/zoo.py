@@ -43,6 +43,13 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
         self.dtype = self.parse_raw(d, "dtype", default=None)
         self.settings = {k: v for k, v in d.items() if k not in _LOADING + _FROM_FIFTYONE}
 
+    @property
+    def loaded_from(self) -> dict[str, str]:
+        """Name, precision and sources of the weights, as plain values."""
+        dtype = str(resolve_dtype(self.dtype, resolve_device(self.device))).removeprefix("torch.")
+        named = {name: str(getattr(self, name)) for name in _SOURCES if getattr(self, name)}
+        return {"name": self.name, "dtype": dtype, **named}
+
 
 class RefVOSModel(fom.Model, fom.SamplesMixin):
     """A video model whose prompts are the expressions of each sample.
@@ -82,14 +89,7 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What distinguishes the masks of this model from those of another one; plain values."""
-        device = resolve_device(self.config.device)
-        named = {name: str(getattr(self.config, name)) for name in _SOURCES if getattr(self.config, name)}
-        return {
-            "name": self.config.name,
-            "dtype": str(resolve_dtype(self.config.dtype, device)).removeprefix("torch."),
-            **named,
-            **self.segmenter.identity,
-        }
+        return {**self.config.loaded_from, **self.segmenter.identity}
 
     def predict(self, arg: Any, sample: fo.Sample | None = None) -> dict[int, fo.Detections]:
         """Segments one video for `apply_model`.
@@ -151,7 +151,7 @@ class SelectorModel(fom.Model):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What distinguishes the scores of this selector from those of another one; plain values."""
-        return {"name": self.config.name, "checkpoint": str(self.config.checkpoint), **self.selector.identity}
+        return {**self.config.loaded_from, **self.selector.identity}
 
     def predict(self, arg: Any) -> None:
         """Is of no use: scores are numbers of expressions, and no labels.

@@ -134,3 +134,23 @@ def test_key_frames_outside_of_the_video_and_clips_are_refused(videos, tmp_path)
         fields.read_key_frames(videos.first(), "kf")
     with pytest.raises(FieldError, match="key frames belong to whole videos"):
         rv.export_key_frames(videos.to_clips("expressions"), tmp_path / "kf.json", "kf")
+
+
+def test_imported_key_frames_replace_chosen_ones_and_are_not_replaced_unasked(videos, tmp_path):
+    path = write(tmp_path / "kf.json", {"plain_0": 0})
+    rv.import_key_frames(videos, path, "kf")
+    with pytest.raises(rv.FieldExistsError, match="import_key_frames.*overwrite=True"):
+        rv.select_key_frames(videos, "middle", field="kf")
+    assert key_frames(videos) == [[None, None], [1]]
+    fields.write_key_frames(videos.last(), "kf", {"0": 2}, {"0": [0.0, 0.1, 0.9, 0.2]})
+    rv.import_key_frames(videos, path, "kf")
+    assert key_frames(videos)[1] == [1]
+    assert fields.read_frame_list(videos.last(), "kf", "key_frame_scores") == {}
+
+
+def test_a_key_frame_of_two_expressions_is_refused(dataset, tmp_path):
+    for folder in ("first", "second"):
+        video_sample(dataset, f"/{folder}/plain.mp4", texts=["the dog"])
+    with pytest.raises(DatasetError, match="two expressions are 'plain_0': import the videos one by one"):
+        rv.import_key_frames(dataset, write(tmp_path / "kf.json", {"plain_0": 1}), "kf")
+    assert dataset.get_field("expressions.detections.kf_key_frame") is None

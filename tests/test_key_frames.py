@@ -180,3 +180,33 @@ def test_clips_and_views_get_numbers_of_the_whole_video(demo):
     first = demo.first().expressions.detections[0]
     assert (first.kf_key_frame, first.kf_key_frame_scores) == (3, [None, -1, 0, -1, *[None] * 4])
     assert set(demo.values("expressions.detections.kf_key_frame")[1]) == {None}
+
+
+def test_clips_of_one_video_are_each_chosen_in(demo):
+    for frames in ((2, 4), (5, 7)):
+        report = rv.select_key_frames(demo.limit(1).to_clips([[frames]]), "middle", field="kf")
+        assert (report.num_videos, report.failures) == (1, [])
+    demo.reload()
+    first = demo.first().expressions.detections[0]
+    assert (first.kf_key_frame, first.kf_key_frame_scores) == (6, [None, -1, 0, -1, -1, 0, -1, None])
+
+
+def test_another_selector_replaces_the_key_frames_of_the_whole_dataset_or_none(demo):
+    shift(demo)
+    rv.select_key_frames(demo, "middle", field="kf")
+    with pytest.raises(rv.FieldExistsError, match="those of other samples, too.*overwrite the whole dataset"):
+        rv.select_key_frames(demo.limit(1), "oracle", field="kf", masklets_field="moved", overwrite=True)
+    # what fails keeps its key frames, but counts as not chosen
+    report = rv.select_key_frames(demo, "oracle", field="kf", masklets_field="moved", overwrite=True)
+    assert len(report.failures) == 2
+    demo.reload()
+    assert set(demo.distinct("expressions.detections.kf_key_frame")) == {4}
+    rv.make_pseudo_labels(demo, "moved")
+    report = rv.select_key_frames(demo, "oracle", field="kf", masklets_field="moved")
+    assert (report.num_videos, report.failures) == (2, [])
+    scores, ious = (
+        fields.read_frame_list(demo.first(), field, name)
+        for field, name in (("kf", "key_frame_scores"), ("moved", "ious"))
+    )
+    assert scores.keys() == ious.keys()
+    assert all(scores[id_] == pytest.approx(ious[id_]) for id_ in ious)

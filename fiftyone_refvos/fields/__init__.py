@@ -7,10 +7,12 @@ only here. Functions take samples of datasets, views and clips views alike.
 from fiftyone_refvos.fields.crops import to_detection
 from fiftyone_refvos.fields.expressions import add_expressions, read_expressions, write_expression_attributes
 from fiftyone_refvos.fields.key_frames import (
+    count_key_frames,
     declare_frame_list,
     declare_key_frames,
     frame_names,
     has_key_frames,
+    mark_all_unselected,
     read_frame_list,
     read_key_frames,
     write_frame_list,
@@ -43,6 +45,7 @@ __all__ = [
     "check_label_field",
     "clear_field",
     "clear_leftovers",
+    "count_key_frames",
     "declare_expressions",
     "declare_frame_list",
     "declare_key_frames",
@@ -54,6 +57,7 @@ __all__ = [
     "has_key_frames",
     "labels_for",
     "mark_all_unfinished",
+    "mark_all_unselected",
     "read_expressions",
     "read_frame_list",
     "read_key_frames",

@@ -85,7 +85,8 @@ def write_key_frames(
         sample: a sample of a dataset, a view or a clips view
         field: what the attributes are named after: a field of masklets, or another name
         key_frames: index from 0 by expression id
-        scores: `(T,)` by expression id, none for key frames that come without; infinite ones count as unknown
+        scores: `(T,)` by expression id, none for key frames that come without, whose former scores go; infinite ones
+            count as unknown
         expressions_field: the field with the expressions
 
     Raises:
@@ -96,15 +97,20 @@ def write_key_frames(
         id_: [None if each is None or not math.isfinite(each) else float(each) for each in values]
         for id_, values in scores.items()
     }
-    write_frame_list(sample, field, "key_frame_scores", known, expressions_field=expressions_field)
+    numbers = {id_: place.first + index for id_, index in key_frames.items()}
+    labels = labels_by_id(place, expressions_field)
+    set_attributes(place, expressions_field, labels, {f"{field}_key_frame": numbers})
+    attribute = f"{field}_key_frame_scores"
+    former = {id_: None for id_ in key_frames.keys() - known.keys() if labels[id_].get(attribute) is not None}
+    if former:
+        set_attributes(place, expressions_field, labels, {attribute: former})
     if known and _has_masks(place.dataset, field):
         on_masks = {
             (id_, place.first + index): value for id_, values in known.items() for index, value in enumerate(values)
         }
         write_frame_scores(sample, field, {_SCORE: on_masks})
-    numbers = {id_: place.first + index for id_, index in key_frames.items()}
-    labels = labels_by_id(place, expressions_field)
-    set_attributes(place, expressions_field, labels, {f"{field}_key_frame": numbers})
+    # Last: an expression with scores is done.
+    write_frame_list(sample, field, "key_frame_scores", known, expressions_field=expressions_field)
 
 
 def read_key_frames(sample: fo.Sample, field: str, *, expressions_field: str = EXPRESSIONS) -> dict[str, int]:
@@ -129,10 +135,28 @@ def read_key_frames(sample: fo.Sample, field: str, *, expressions_field: str = E
     return found
 
 
+def mark_all_unselected(
+    samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS
+) -> None:
+    """Removes the scores of whole videos, so that key frames are chosen anew; the former ones stay until then."""
+    dataset = root_dataset(samples)
+    path = f"{label_path(dataset, expressions_field)}.{field}_key_frame_scores"
+    view = dataset.select(samples.values("id")).set_field(path, None, _allow_missing=True)
+    view.save(expressions_field)
+
+
 def has_key_frames(samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS) -> bool:
     """Whether expressions can have key frames of that name."""
     dataset = root_dataset(samples)
     return dataset.get_field(f"{label_path(dataset, expressions_field)}.{field}_key_frame") is not None
+
+
+def count_key_frames(
+    samples: fo.Dataset | fo.DatasetView, field: str, *, expressions_field: str = EXPRESSIONS
+) -> int:
+    """How many expressions have a key frame of that name."""
+    count: int = samples.count(f"{label_path(root_dataset(samples), expressions_field)}.{field}_key_frame")
+    return count
 
 
 def frame_names(sample: fo.Sample) -> list[str]:
