@@ -204,9 +204,7 @@ def test_another_selector_replaces_the_key_frames_of_the_whole_dataset_or_none(d
     rv.make_pseudo_labels(demo, "moved")
     report = rv.select_key_frames(demo, "oracle", field="kf", masklets_field="moved")
     assert (report.num_videos, report.failures) == (2, [])
-    scores, ious = (
-        fields.read_frame_list(demo.first(), field, name)
-        for field, name in (("kf", "key_frame_scores"), ("moved", "ious"))
-    )
+    scores = fields.read_frame_list(demo.first(), "kf", "key_frame_scores")
+    ious = fields.read_frame_list(demo.first(), "moved", "ious")
     assert scores.keys() == ious.keys()
     assert all(scores[id_] == pytest.approx(ious[id_]) for id_ in ious)
