@@ -12,19 +12,17 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS
-from fiftyone_refvos.fields.schema import label_path
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.train import train_selector
 from fiftyone_refvos.training.train import hold_out
 
 from . import forms, model_form, paths, reports
 from .base import LibraryOperator, Samples
-from .masklet_fields import expression_fields
+from .masklet_fields import PSEUDO_LABELS, expression_fields, named_after
 from .progress import Tell
 from .train_model import curves
 
 RECIPE = SelectorTrainingConfig()
-_LABELS = "_ious"
 _NUMBERS: dict[str, tuple[type, str]] = {
     "steps": (int, "Steps"),
     "accumulation": (int, "Videos per step"),
@@ -63,7 +61,7 @@ class Choice:
             params=params,
             base=forms.folder(params.get("base")),
             clip_path=forms.folder(params.get("clip_path")),
-            field=params.get("field") or next(iter(labelled(dataset, expressions)), None),
+            field=params.get("field") or next(iter(named_after(dataset, expressions, PSEUDO_LABELS)), None),
             expressions_field=expressions,
             recipe={name: params[name] for name in _NUMBERS if params.get(name) is not None},
             validation_share=params.get("validation_share"),
@@ -78,16 +76,6 @@ class Choice:
             ValueError: for numbers that are none
         """
         return SelectorTrainingConfig.of_length(**{"steps": RECIPE.steps, **self.recipe})
-
-
-def labelled(dataset: fo.Dataset, expressions_field: str) -> list[str]:
-    """What the pseudo-labels of the expressions are named after."""
-    if expressions_field not in expression_fields(dataset):
-        return []
-    path = label_path(dataset, expressions_field)
-    schema = dataset.get_field_schema(flat=True)
-    names = [name.removeprefix(f"{path}.") for name in schema if name.startswith(f"{path}.")]
-    return [name.removesuffix(_LABELS) for name in names if name.endswith(_LABELS)]
 
 
 class TrainSelector(LibraryOperator[Choice]):
@@ -157,7 +145,7 @@ class TrainSelector(LibraryOperator[Choice]):
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
         if not forms.are_videos(inputs, samples, "learnt from"):
             return
-        known = {name: name for name in labelled(samples._root_dataset, choice.expressions_field)}
+        known = {name: name for name in named_after(samples._root_dataset, choice.expressions_field, PSEUDO_LABELS)}
         if samples._is_generated or not known:
             message = "The target has no pseudo-labels of whole videos: Make pseudo-labels writes them"
             forms.error(inputs, "field", message)

@@ -22,6 +22,8 @@ DEMO = DemoConfig(height=96, width=160, num_frames=8, max_per_kind=1)
 
 select = partial(operating.execute, "select_key_frames")
 select_form = partial(operating.form, "select_key_frames")
+segment = partial(operating.execute, "segment_expressions")
+segment_form = partial(operating.form, "segment_expressions")
 train = partial(operating.execute, "train_selector")
 train_form = partial(operating.form, "train_selector")
 
@@ -81,6 +83,20 @@ def test_the_form_of_a_selection(demo):
     add_masklets(demo)
     assert select_form(demo, selector="confidence")["masklets_field"]["default"] == "model"
     assert "checkpoint" in select_form(demo, selector="glus-kfs")
+
+
+def test_segmenting_starts_from_the_key_frames_that_are_chosen(demo):
+    assert "key_frames" not in segment_form(demo)
+    rv.select_key_frames(demo, "middle", field="kf")
+    demo.reload()
+    assert segment_form(demo)["key_frames"]["type"]["values"] == ["kf"]
+    result = segment(demo.limit(1), label_field="from_kf", key_frames="kf").result
+    assert (result["num_videos"], result["num_failed"]) == (1, 0)
+    assert {masklet.key_frame for masklet in fields.read_masklets(demo.first(), "from_kf")} == {3}
+    demo.reload()
+    assert "goes on with what is missing" in texts(segment_form(demo, label_field="from_kf", key_frames="kf"))
+    assert segment_form(demo, label_field="from_kf")["overwrite"]["invalid"]
+    assert segment_form(demo)["key_frames"]["type"]["values"] == ["kf"]  # masklets are none
 
 
 @pytest.mark.parametrize(
