@@ -18,11 +18,22 @@ from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
 from fiftyone_refvos.import_predictions import ImportReport, import_predictions
 from fiftyone_refvos.installation import announce_models, install
+from fiftyone_refvos.key_frame_files import (
+    KeyFrameImport,
+    export_frame_scores,
+    export_key_frames,
+    import_key_frames,
+    import_pseudo_labels,
+)
+from fiftyone_refvos.key_frame_quality import SelectorQuality, key_frame_quality
+from fiftyone_refvos.key_frames import SelectionReport, select_key_frames
 from fiftyone_refvos.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
+from fiftyone_refvos.training.selector.train import TrainedSelector, train_selector
 from fiftyone_refvos.training.train import TrainedModel, hold_out, train
 
 if TYPE_CHECKING:
@@ -32,24 +43,36 @@ __all__ = [
     "Comparison",
     "FieldExistsError",
     "ImportReport",
+    "KeyFrameImport",
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
+    "SelectionReport",
+    "SelectorQuality",
+    "SelectorTrainingConfig",
     "TrainedModel",
+    "TrainedSelector",
     "TrainingConfig",
     "compare",
     "demo",
     "evaluate",
+    "export_frame_scores",
+    "export_key_frames",
     "find_failures",
     "hold_out",
+    "import_key_frames",
     "import_predictions",
+    "import_pseudo_labels",
     "install",
+    "key_frame_quality",
     "make_pseudo_labels",
     "relocate",
     "segment",
     "segment_video",
+    "select_key_frames",
     "show_failures",
     "train",
+    "train_selector",
 ]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.segment import Failure, Progress
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def make_pseudo_labels(
     """Compares masklets with the ground truth, and writes the IoU of each (expression, frame) as `iou` of its labels.
 
     The masks of the objects of an expression count as one. The IoU is 0 if only one of the two masks is empty. A
-    frame in which nothing was predicted has no label that could carry its 0 or 1: it is in the returned labels.
+    frame in which nothing was predicted has no label that could carry its 0 or 1: all numbers of an expression are in
+    its list `<pred_field>_ious`, too, from which a selector is trained.
 
     Args:
         samples: a video dataset, a view or a clips view
@@ -123,12 +125,14 @@ def make_pseudo_labels(
     """
     from fiftyone_refvos.evaluation.pairs import Fields
     from fiftyone_refvos.evaluation.videos import Videos
+    from fiftyone_refvos.fields import declare_frame_list, read_frame_list, write_frame_list
     from fiftyone_refvos.fields.scores import declare_scores, media_name, video_length, write_frame_scores
 
     if absent_policy not in ABSENT:
         raise ValueError(f"there is no absent_policy {absent_policy!r}, but: {', '.join(ABSENT)}")
     videos = Videos(samples, Fields(pred_field, gt_field, expressions_field))
     declare_scores(samples, pred_field, per_frame=["iou"])
+    declare_frame_list(samples, pred_field, "ious", expressions_field=expressions_field)
     found = PseudoLabels(pred_field)
     for number, sample_id in enumerate(videos.ids, start=1):
         sample = videos.dataset[sample_id]
@@ -153,23 +157,55 @@ def make_pseudo_labels(
             numbered = enumerate(label.ious, start=1)
             ious |= {(label.expression_id, frame): iou for frame, iou in numbered if iou is not None}
         write_frame_scores(sample, pred_field, {"iou": ious})
+        former = read_frame_list(sample, pred_field, "ious", expressions_field=expressions_field)
+        known = dict.fromkeys(id_ for id_, _ in ious)
+        lists = {id_: _frame_list(former.get(id_), id_, ious, length) for id_ in known}
+        write_frame_list(sample, pred_field, "ious", lists, expressions_field=expressions_field)
         if progress is not None:
             progress(Progress(number, len(videos.ids), number / len(videos.ids)))
     return found
 
 
-def _label(pair: Pair, sample_id: str, video: str, length: int, absent_policy: AbsentPolicy) -> PseudoLabel:
+def _frame_list(
+    former: Sequence[float | None] | None,
+    expression_id: str,
+    ious: Mapping[tuple[str, int], float | None],
+    length: int,
+) -> list[float | None]:
+    """The number of every frame of the video; a frame that was not looked at keeps its former one."""
+    numbers = [number for id_, number in ious if id_ == expression_id]
+    values = list(former or ())
+    values += [None] * (max(length, *numbers) - len(values))
+    for number in numbers:
+        values[number - 1] = ious[expression_id, number]
+    return values
+
+
+def frame_iou(
+    truth: Sequence[RLE], prediction: Sequence[RLE], size: tuple[int, int], absent_policy: AbsentPolicy = "one"
+) -> tuple[float | None, bool]:
+    """What a frame is worth, the masks of either side as one, and whether both are empty.
+
+    Args:
+        truth, prediction: any number of masks, none where there is nothing
+        size: (H, W) of the frame
+        absent_policy: what it is worth if both are empty
+    """
     from fiftyone_refvos.metrics import BitMask, jaccard
 
+    masks = BitMask.of(truth, size), BitMask.of(prediction, size)
+    if any(mask.area for mask in masks):
+        return jaccard(*masks), False
+    return ABSENT[absent_policy], True
+
+
+def _label(pair: Pair, sample_id: str, video: str, length: int, absent_policy: AbsentPolicy) -> PseudoLabel:
     assert pair.prediction is not None
     # Metadata count a frame too few for some containers.
     ious: list[float | None] = [None] * max(length, pair.numbers[-1])
     absent = []
     for number, truth, prediction in zip(pair.numbers, pair.truth, pair.prediction, strict=True):
-        masks = BitMask.of(truth, pair.size), BitMask.of(prediction, pair.size)
-        if any(mask.area for mask in masks):
-            ious[number - 1] = jaccard(*masks)
-        else:
-            ious[number - 1] = ABSENT[absent_policy]
+        ious[number - 1], nothing = frame_iou(truth, prediction, pair.size, absent_policy)
+        if nothing:
             absent.append(number)
     return PseudoLabel(sample_id, video, pair.expression.id, tuple(ious), tuple(absent))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fiftyone_refvos.segment import SegmentReport
 
 _METHOD = "refvos_segment"
+_SELECTION = "refvos_select_key_frames"
 
 
 def run_key(label_field: str) -> str:
@@ -75,6 +76,23 @@ def register(dataset: fo.Dataset, label_field: str, identity: Mapping[str, Any])
         dataset.delete_run(key)
     config = dataset.init_run(method=_METHOD, label_field=label_field, model=dict(identity))
     dataset.register_run(key, config)
+
+
+def selection_key(field: str) -> str:
+    """The key under which `dataset.get_run_info` finds the run that chose key frames."""
+    return f"key_frames_{field}"
+
+
+def recorded(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:
+    """What `record` stored under a key, None if nothing."""
+    return dict(dataset.get_run_info(key).config.model) if dataset.has_run(key) else None
+
+
+def record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any]) -> None:
+    """Records what made the key frames of a field, instead of what did before."""
+    if dataset.has_run(key):
+        dataset.delete_run(key)
+    dataset.register_run(key, dataset.init_run(method=_SELECTION, model=dict(identity)))
 
 
 def save_report(dataset: fo.Dataset, label_field: str, report: SegmentReport) -> None:

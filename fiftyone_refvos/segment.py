@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,7 @@ def segment(
     label_field: str,
     prompts: str | Sequence[str] | None = None,
     prompt_field: str = "expressions",
+    key_frames: str | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> SegmentReport:
@@ -109,6 +110,9 @@ def segment(
         prompts: texts to look for in every video, which are added to its `expressions`
         prompt_field: where the expressions are, if no `prompts` are given: a field with text, a list of
             texts, Classifications or TemporalDetections. Texts are added to `expressions`
+        key_frames: start from the key frames of this name, as `select_key_frames` and `import_key_frames` write them,
+            and go on in both directions; an expression without one starts from the first frame. Masklets that
+            started elsewhere are made anew
         overwrite: replace what the label field holds of these samples, each video once it has new masklets
         progress: called while the run goes on
 
@@ -120,7 +124,7 @@ def segment(
     from fiftyone_refvos import run_records
 
     model = _load(model)
-    run = _Run(samples, model, label_field, prompts, prompt_field)
+    run = _Run(samples, model, label_field, prompts, prompt_field, key_frames)
     run.prepare(overwrite=overwrite)
     report = SegmentReport(label_field)
     start = time.monotonic()
@@ -173,6 +177,7 @@ class _Run:
         label_field: str,
         prompts: str | Sequence[str] | None,
         prompt_field: str,
+        key_frames: str | None,
     ) -> None:
         from fiftyone_refvos import fields
 
@@ -182,6 +187,8 @@ class _Run:
         self.label_field = label_field
         self.prompts = [prompts] if isinstance(prompts, str) else prompts
         self.prompt_field = prompt_field
+        self.key_frames = key_frames
+        self.identity = {**model.identity, **({"key_frames": key_frames} if key_frames else {})}
         self.dataset: fo.Dataset = samples._root_dataset  # no public name leads there from a clips view
         typed = prompts is not None
         self.expressions_field = fields.EXPRESSIONS if typed else fields.expressions_field(samples, prompt_field)
@@ -194,13 +201,15 @@ class _Run:
         fields.check_label_field(self.label_field)
         if self.prompts is not None:
             self._check_prompts(self.prompts)
+        if self.key_frames is not None:
+            self._check_key_frames(self.key_frames)
         self.overwrite_clips = overwrite and self.samples._is_clips  # they replace frames, not whole videos
         if overwrite:
-            run_records.check_overwrite(self.samples, self.label_field, self.model.identity)
+            run_records.check_overwrite(self.samples, self.label_field, self.identity)
         else:
-            run_records.check_field(self.dataset, self.label_field, self.model.identity)
+            run_records.check_field(self.dataset, self.label_field, self.identity)
         fields.declare_masklet_schema(self.samples, self.label_field, expressions_field=self.expressions_field)
-        run_records.register(self.dataset, self.label_field, self.model.identity)
+        run_records.register(self.dataset, self.label_field, self.identity)
         if overwrite and not self.overwrite_clips:
             # The masks themselves go when there are new ones: a video that fails keeps what it had.
             fields.mark_all_unfinished(self.samples, self.label_field, expressions_field=self.expressions_field)
@@ -213,6 +222,18 @@ class _Run:
             if not isinstance(prompt, str):
                 raise ValueError(f"a prompt is text, got {prompt!r}")
             self.model.segmenter.check(Expression("prompts", prompt.strip()))
+
+    def _check_key_frames(self, name: str) -> None:
+        """Refuses key frames that do not exist, or that writing the masklets would take away."""
+        from fiftyone_refvos import fields
+
+        if name == self.label_field:
+            raise ValueError(f"{name!r} has the key frames that the masklets start from: choose another label field")
+        if not fields.has_key_frames(self.dataset, name, expressions_field=self.expressions_field):
+            raise fields.FieldError(
+                f"dataset {self.dataset.name!r} has no key frames '{name}_key_frame' in {self.expressions_field!r}: "
+                "call select_key_frames or import_key_frames before"
+            )
 
     def execute(self, report: SegmentReport, progress: Callable[[Progress], None] | None) -> None:
         """Segments one video after another."""
@@ -234,7 +255,7 @@ class _Run:
                 written = self._segment_video(self.samples[sample_id], tell)
             except Exception as error:  # whatever it is, the other videos go on
                 logger.debug("%s failed", path, exc_info=True)
-                report.failures.append(Failure(sample_id, path, _describe(error)))
+                report.failures.append(Failure(sample_id, path, describe(error)))
             else:
                 report.num_videos += bool(written)
                 report.num_skipped += not written
@@ -253,13 +274,55 @@ class _Run:
             raise fields.FieldError(f"there are no expressions in {self.prompt_field!r}; add some, or pass prompts=")
         where = {"field": self.label_field, "expressions_field": self.expressions_field}
         finished = set() if self.overwrite_clips else fields.finished_expressions(sample, **where)
+        keys = None if self.key_frames is None else self._keys(sample, self.key_frames, expressions)
+        if keys is not None:
+            former = self._started_from(sample)
+            finished = {id_ for id_ in finished if former.get(id_) == keys.get(id_)}
         missing = [expression for expression in expressions if expression.id not in finished]
         if not missing:
             return 0
-        masklets = segment_frames(self.model.segmenter, fields.frame_source(sample), missing, tell)
+        if keys is not None:
+            keys = {expression.id: keys[expression.id] for expression in missing}
+        masklets = segment_frames(self.model.segmenter, fields.frame_source(sample), missing, tell, key_frames=keys)
         fields.clear_leftovers(sample, **where)
-        fields.write_masklets(sample, self.label_field, masklets, expressions_field=self.expressions_field)
+        scores = None if self.key_frames is None else self._key_frame_scores(sample, self.key_frames, masklets)
+        fields.write_masklets(
+            sample,
+            self.label_field,
+            masklets,
+            expressions_field=self.expressions_field,
+            key_frame_scores=scores,
+        )
         return len(masklets)
+
+    def _keys(self, sample: fo.Sample, name: str, expressions: Sequence[Expression]) -> dict[str, int]:
+        """The index of the key frame of every expression; the first frame where none was chosen, as in GLUS."""
+        from fiftyone_refvos import fields
+
+        known = fields.read_key_frames(sample, name, expressions_field=self.expressions_field)
+        return {expression.id: known.get(expression.id, 0) for expression in expressions}
+
+    def _started_from(self, sample: fo.Sample) -> dict[str, int]:
+        """The index of the key frame that each masklet of the label field started from."""
+        from fiftyone_refvos import fields
+
+        try:
+            return fields.read_key_frames(sample, self.label_field, expressions_field=self.expressions_field)
+        except fields.FieldError:  # in another clip of the video
+            return {}
+
+    def _key_frame_scores(
+        self, sample: fo.Sample, name: str, masklets: Sequence[Masklet]
+    ) -> dict[str, list[float | None]]:
+        """The scores of the selector for the frames of each masklet, where it gave any."""
+        from fiftyone_refvos import fields
+
+        known = fields.read_frame_list(sample, name, "key_frame_scores", expressions_field=self.expressions_field)
+        return {
+            masklet.expression.id: [known[masklet.expression.id][frame] for frame in masklet.frames]
+            for masklet in masklets
+            if len(known.get(masklet.expression.id, ())) > masklet.frames[-1]
+        }
 
 
 def segment_frames(
@@ -267,8 +330,18 @@ def segment_frames(
     frames: Any,
     expressions: Sequence[Expression],
     tell: Callable[[float], None] = lambda share: None,
+    *,
+    key_frames: Mapping[str, int] | None = None,
 ) -> list[Masklet]:
-    """Runs a model over the frames of one video; `tell` is given the finished share, in [0, 1]."""
+    """Runs a model over the frames of one video.
+
+    Args:
+        segmenter: the model
+        frames: of the video
+        expressions: what to look for
+        tell: is given the finished share, in [0, 1]
+        key_frames: index from 0 per expression id, from which to work in both directions
+    """
     total = len(frames) * len(expressions)
 
     def counted(results: Iterable[FrameResult]) -> Iterator[FrameResult]:
@@ -276,9 +349,11 @@ def segment_frames(
             yield result
             tell(done / total)
 
-    return Masklet.collect(counted(segmenter.segment(frames, expressions)), expressions)
+    results = counted(segmenter.segment(frames, expressions, key_frames=key_frames))
+    return Masklet.collect(results, expressions, key_frames=key_frames)
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """What a report says of an error: our own ones explain themselves, others come with their type."""
     text = str(error).strip()
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -13,7 +13,7 @@ import fiftyone.zoo.models as fozm
 
 from fiftyone_refvos import fields
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_segmenter, resolve_device, resolve_dtype
+from fiftyone_refvos.models.loading import load_named_selector, load_segmenter, resolve_device, resolve_dtype
 from fiftyone_refvos.segment import segment_frames
 
 _SOURCES = ("checkpoint", "clip_path", "sam_config", "revision", "adapter")
@@ -42,6 +42,13 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
         self.device = self.parse_raw(d, "device", default=None)
         self.dtype = self.parse_raw(d, "dtype", default=None)
         self.settings = {k: v for k, v in d.items() if k not in _LOADING + _FROM_FIFTYONE}
+
+    @property
+    def loaded_from(self) -> dict[str, str]:
+        """Name, precision and sources of the weights, as plain values."""
+        dtype = str(resolve_dtype(self.dtype, resolve_device(self.device))).removeprefix("torch.")
+        named = {name: str(getattr(self, name)) for name in _SOURCES if getattr(self, name)}
+        return {"name": self.name, "dtype": dtype, **named}
 
 
 class RefVOSModel(fom.Model, fom.SamplesMixin):
@@ -82,14 +89,7 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What distinguishes the masks of this model from those of another one; plain values."""
-        device = resolve_device(self.config.device)
-        named = {name: str(getattr(self.config, name)) for name in _SOURCES if getattr(self.config, name)}
-        return {
-            "name": self.config.name,
-            "dtype": str(resolve_dtype(self.config.dtype, device)).removeprefix("torch."),
-            **named,
-            **self.segmenter.identity,
-        }
+        return {**self.config.loaded_from, **self.segmenter.identity}
 
     def predict(self, arg: Any, sample: fo.Sample | None = None) -> dict[int, fo.Detections]:
         """Segments one video for `apply_model`.
@@ -117,3 +117,49 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         if not expressions:
             raise fields.FieldError(f"{sample.filepath} has no expressions in {prompt_field!r}; add some")
         return expressions
+
+
+class SelectorModelConfig(RefVOSModelConfig):
+    """What `foz.load_zoo_model` takes for a key frame selector: as of any model, with the settings of a selector.
+
+    FiftyOne finds it by its name.
+    """
+
+
+class SelectorModel(fom.Model):
+    """A key frame selector of the zoo; `fiftyone_refvos.select_key_frames` runs it.
+
+    Args:
+        config: of the zoo
+
+    Raises:
+        CheckpointError: if the checkpoint does not fit, or none was given where no weights were published
+        HubError: if CLIP cannot be downloaded
+        DeviceError: if the device is not there
+    """
+
+    def __init__(self, config: SelectorModelConfig) -> None:
+        self.config = config
+        options = {name: getattr(config, name) for name in ("checkpoint", "clip_path", "device", "dtype")}
+        self.selector = load_named_selector(config.name, settings=config.settings, **options)
+
+    @property
+    def media_type(self) -> str:
+        """Videos, whole or in clips."""
+        return "video"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What distinguishes the scores of this selector from those of another one; plain values."""
+        return {**self.config.loaded_from, **self.selector.identity}
+
+    def predict(self, arg: Any) -> None:
+        """Is of no use: scores are numbers of expressions, and no labels.
+
+        Raises:
+            TypeError: always, with the way out
+        """
+        raise TypeError(
+            f"{self.config.name} scores frames and gives no labels: call "
+            f"fiftyone_refvos.select_key_frames(dataset, model, field=…) instead of apply_model"
+        )

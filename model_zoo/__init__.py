@@ -19,8 +19,11 @@ def download_model(model_name: str, model_path: str) -> None:
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     """Loads a model by its name; `kwargs` are those of `fiftyone_refvos.zoo.RefVOSModelConfig`."""
     _require_package()
-    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig
+    from fiftyone_refvos.models.registry import SELECTORS
+    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig, SelectorModel, SelectorModelConfig
 
+    if model_name in SELECTORS:
+        return SelectorModel(SelectorModelConfig({"name": model_name, **kwargs}))
     return RefVOSModel(RefVOSModelConfig({"name": model_name, **kwargs}))
 
 

@@ -15,8 +15,10 @@ from .import_referring_dataset import ImportReferringDataset
 from .load_adapter import LoadAdapter
 from .make_pseudo_labels import MakePseudoLabels
 from .segment_expressions import SegmentExpressions
+from .select_key_frames import SelectKeyFrames
 from .show_view import ShowView
 from .train_model import TrainModel
+from .train_selector import TrainSelector
 
 OPERATORS = (
     SegmentExpressions,
@@ -26,6 +28,8 @@ OPERATORS = (
     MakePseudoLabels,
     TrainModel,
     LoadAdapter,
+    SelectKeyFrames,
+    TrainSelector,
     ShowView,
     ImportReferringDataset,
     ImportPredictions,

@@ -17,6 +17,7 @@ from . import forms
 from .base import Samples
 
 GROUND_TRUTH = "ground_truth"
+PSEUDO_LABELS, KEY_FRAMES = "_ious", "_key_frame_scores"  # what lists of expressions end with
 
 
 def masklet_fields(dataset: fo.Dataset) -> list[str]:
@@ -37,6 +38,15 @@ def expression_fields(dataset: fo.Dataset) -> list[str]:
         if holds_labels(dataset, name)
         and all(dataset.get_field(f"{label_path(dataset, name)}.{each}") for each in ("expression_id", "kind"))
     ]
+
+
+def named_after(dataset: fo.Dataset, expressions_field: str, ending: str) -> list[str]:
+    """What the attributes of expressions that end so are named after."""
+    if expressions_field not in expression_fields(dataset):
+        return []
+    path = label_path(dataset, expressions_field) + "."
+    names = (name.removeprefix(path) for name in dataset.get_field_schema(flat=True) if name.startswith(path))
+    return [name.removesuffix(ending) for name in names if name.endswith(ending)]
 
 
 def evaluations(dataset: fo.Dataset) -> dict[str, MaskletEvaluationConfig]:

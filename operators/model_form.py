@@ -44,8 +44,8 @@ def add_model(inputs: types.Object, choice: ModelChoice) -> None:
     )
     if choice.model in MODELS:
         inputs.view("model_notice", types.Notice(label=_about(choice)))
-    _add_folder(inputs, "checkpoint", choice.checkpoint, "Checkpoint folder")
-    _add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
+    add_folder(inputs, "checkpoint", choice.checkpoint, "Checkpoint folder")
+    add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
 
 
 def is_large(model: str) -> bool:
@@ -64,11 +64,13 @@ def _about(choice: ModelChoice) -> str:
     return f"{spec.description}.{download}"
 
 
-def _add_folder(inputs: types.Object, name: str, folder: str | None, label: str) -> None:
+def add_folder(inputs: types.Object, name: str, folder: str | None, label: str, *, required: bool = False) -> None:
+    """Adds a folder on the server to load from."""
     inputs.str(
         name,
         label=label,
-        view=types.TextFieldView(space=6, placeholder="optional, a local copy"),
+        required=required,
+        view=types.TextFieldView(space=6, placeholder="" if required else "optional, a local copy"),
         invalid=folder is not None and not os.path.isdir(folder),
         error_message=f"There is no folder {folder} on the server",
     )

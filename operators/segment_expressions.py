@@ -49,6 +49,7 @@ class SegmentingOperator(LibraryOperator[Choice]):
             label_field=choice.label_field,
             prompts=choice.prompts or None,
             prompt_field=choice.prompt_field,
+            key_frames=choice.key_frames,
             overwrite=choice.overwrite,
             progress=tell,
         )
@@ -84,6 +85,7 @@ class SegmentExpressions(SegmentingOperator):
         label_field: str | None = None,
         prompts: str | Sequence[str] | None = None,
         prompt_field: str = EXPRESSIONS,
+        key_frames: str | None = None,
         overwrite: bool = False,
         checkpoint: str | None = None,
         clip_path: str | None = None,
@@ -98,6 +100,7 @@ class SegmentExpressions(SegmentingOperator):
             label_field: frame field for the masklets; by default the name of the model
             prompts: texts to look for, one per line or a list; by default those of `prompt_field`
             prompt_field: where the expressions are
+            key_frames: the name of those to start from, and to go on in both directions
             overwrite: replace what the label field holds
             checkpoint: a folder to load instead of the published weights
             clip_path: a CLIP folder to load instead of the published one
@@ -112,6 +115,7 @@ class SegmentExpressions(SegmentingOperator):
             "label_field": label_field,
             "prompts": prompts if prompts is None or isinstance(prompts, str) else list(prompts),
             "prompt_field": prompt_field,
+            "key_frames": key_frames,
             "overwrite": overwrite,
             "checkpoint": checkpoint,
             "clip_path": clip_path,

@@ -19,6 +19,7 @@ from fiftyone_refvos.models.registry import DEFAULT_MODEL
 
 from . import forms, label_fields
 from .base import Samples
+from .masklet_fields import KEY_FRAMES, named_after
 from .model_form import add_execution, add_model, is_large
 
 DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
@@ -34,6 +35,7 @@ class Choice:
     Attributes:
         prompts: the typed ones, () for those of `prompt_field`
         prompts_listed: whether they came as a list, which only Python gives, and not as lines of a text
+        key_frames: the name of those to start from; None to start from the first frame
         checkpoint, clip_path: absolute paths, as `foz.load_zoo_model` makes them; None for the published ones
         adapter: the absolute path of what a training changed of the model, if that is to be loaded
         device: None for the GPU where there is one
@@ -45,6 +47,7 @@ class Choice:
     prompts: tuple[str, ...]
     prompts_listed: bool
     prompt_field: str
+    key_frames: str | None
     overwrite: bool
     checkpoint: str | None
     clip_path: str | None
@@ -65,6 +68,7 @@ class Choice:
             prompts=tuple(line.strip() for line in lines if line.strip()),
             prompts_listed=isinstance(typed, list),
             prompt_field=params.get("prompt_field") or EXPRESSIONS,
+            key_frames=params.get("key_frames") or None,
             overwrite=bool(params.get("overwrite")),
             checkpoint=forms.folder(params.get("checkpoint")),
             clip_path=forms.folder(params.get("clip_path")),
@@ -98,6 +102,7 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     dataset = samples._root_dataset  # no public name leads there from a clips view
     add_model(inputs, choice)
     _add_prompts(inputs, dataset, choice)
+    _add_key_frames(inputs, dataset, choice)
     can_be = label_fields.add(inputs, dataset, choice.label_field)
     forms.dropdown(inputs, "device", DEVICES, default="auto", label="Device", space=6)
     if can_be:
@@ -136,6 +141,21 @@ def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> N
     )
 
 
+def _add_key_frames(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
+    field = EXPRESSIONS if choice.prompts else choice.prompt_field
+    names = named_after(dataset, field, KEY_FRAMES)
+    if names:
+        forms.dropdown(
+            inputs,
+            "key_frames",
+            {name: name for name in names},
+            default=None,
+            label="Key frames",
+            description="Start from them, and go on in both directions; empty starts from the first frame",
+            required=False,
+        )
+
+
 def _prompt_fields(dataset: fo.Dataset) -> list[str]:
     return [name for name in dataset.get_field_schema() if name not in _NO_PROMPTS and _can_prompt(dataset, name)]
 
@@ -151,5 +171,5 @@ def _can_prompt(dataset: fo.Dataset, field: str) -> bool:
 def _is_same_model(former: Mapping[str, Any], choice: Choice) -> bool:
     """As far as the form can tell; the run itself compares all settings, and says what differs."""
     chosen = {"name": choice.model}
-    chosen |= {name: getattr(choice, name) for name in ("checkpoint", "clip_path", "adapter")}
+    chosen |= {name: getattr(choice, name) for name in ("checkpoint", "clip_path", "adapter", "key_frames")}
     return all(former.get(name) == value for name, value in chosen.items())

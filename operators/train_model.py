@@ -162,7 +162,7 @@ class TrainModel(LibraryOperator[Choice]):
             "validated_step": trained.validated_step,
             "stopped_because": trained.stopped_because,
             "data": [{"source": name, "report": report} for name, report in trained.reports.items()],
-            "curves": _curves(trained.folder),
+            "curves": curves(trained.folder),
         }
 
     def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
@@ -185,8 +185,8 @@ class TrainModel(LibraryOperator[Choice]):
         )
 
 
-def _curves(folder: Path) -> list[dict[str, Any]]:
-    """The losses and validations of a training as traces of plotly."""
+def curves(folder: Path, measure: str = "J&F") -> list[dict[str, Any]]:
+    """The losses and validations of a training as traces of plotly; `measure` is what was validated."""
     # here: matplotlib and tensorboard take seconds, and listing operators should not
     from fiftyone_refvos.training.logs import METRICS, read_rows
 
@@ -205,5 +205,5 @@ def _curves(folder: Path) -> list[dict[str, Any]]:
     validations = [(row.step, row.validation) for row in rows if row.validation is not None]
     if validations:
         x, y = map(list, zip(*validations, strict=True))
-        traces.append({"name": "validation J&F", "mode": "lines+markers", "yaxis": "y2", "x": x, "y": y})
+        traces.append({"name": f"validation {measure}", "mode": "lines+markers", "yaxis": "y2", "x": x, "y": y})
     return traces

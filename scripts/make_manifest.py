@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.models.registry import MODELS, ModelSpec, shipped_size
+from fiftyone_refvos.models.registry import MODELS, SELECTORS, ModelSpec, shipped_size
 
 PACKAGES = ["torch", "torchvision", "transformers", "sam2", "sentencepiece"]
 
@@ -24,7 +24,7 @@ def entry(spec: ModelSpec) -> dict[str, Any]:
         "source": f"https://huggingface.co/{source.repo_id}" if source else None,
         "size_bytes": source.size_bytes if source else shipped_size(spec.name),
         "default_deployment_config_dict": {
-            "type": "fiftyone_refvos.zoo.RefVOSModel",
+            "type": f"fiftyone_refvos.zoo.{'SelectorModel' if spec.name in SELECTORS else 'RefVOSModel'}",
             "config": {"name": spec.name},
         },
         "requirements": {
@@ -39,7 +39,7 @@ def entry(spec: ModelSpec) -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """The whole manifest; its name must not be that of the package, whose module it would replace."""
-    return {"name": "refvos/zoo", "models": [entry(spec) for spec in MODELS.values()]}
+    return {"name": "refvos/zoo", "models": [entry(spec) for spec in [*MODELS.values(), *SELECTORS.values()]]}
 
 
 def text() -> str:
@@ -50,4 +50,4 @@ def text() -> str:
 if __name__ == "__main__":
     path = Path(__file__).parents[1] / "model_zoo" / "manifest.json"
     path.write_text(text(), encoding="utf-8")
-    print(f"wrote {path.name} with {len(MODELS)} models")
+    print(f"wrote {path.name} with {len(MODELS) + len(SELECTORS)} models")

@@ -83,3 +83,33 @@ def test_one_wrong_label_and_one_wrong_value_fail_the_case(tmp_path: Path) -> No
     (report,) = verify([case])
     assert [stage.name for stage in report.stages if not stage.passed] == ["blobs/cluster_index", "fraction/merged"]
     assert report.not_compared == {"more/merged": "unknown name"}
+
+
+def test_a_training_step_agrees_with_the_published_program_at_every_stage() -> None:
+    case = shared_path("golden", "kfs", "train_a")
+    (report,) = verify([case])
+    assert report.passed, "\n".join(report.lines())
+    names = {stage.name for stage in report.stages}
+    assert names >= load_file(case / "outputs.safetensors").keys()
+    assert names >= {"conversations", "trainable", "ce_loss", "iou_loss", "loss", "grad_norm", "loss_after_step"}
+    assert all(stage.tolerance in (0, TOLERANCE) for stage in report.stages)
+    assert report.not_compared == {}
+
+
+def test_pseudo_labels_are_those_of_the_published_rule() -> None:
+    (report,) = verify([shared_path("golden", "kfs", "pseudo_label_a")])
+    assert report.passed, "\n".join(report.lines())
+    assert report.kind == "IoU pseudo-labels"
+    assert len([stage for stage in report.stages if stage.tolerance == 0]) == 4
+    assert report.not_compared == {}
+
+
+def test_one_wrong_pseudo_label_fails_the_case(tmp_path: Path) -> None:
+    golden_case = shared_path("golden", "kfs", "pseudo_label_a")
+    case = Path(shutil.copytree(golden_case, tmp_path / "case", copy_function=shutil.copyfile))
+    path = case / "outputs" / "iou_labels" / "e5feedaaaa" / "2.json"
+    labels = json.loads(path.read_text())
+    labels[1] = 0.0  # absent and nothing predicted: 1 in the published rule
+    path.write_text(json.dumps(labels))
+    (report,) = verify([case])
+    assert [stage.name for stage in report.stages if not stage.passed] == ["iou_labels/e5feedaaaa/2.json"]

@@ -16,12 +16,14 @@ from fiftyone_refvos.models import loading
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.hub import HubError, HubSource
 from fiftyone_refvos.models.loading import DeviceError, load_segmenter
-from fiftyone_refvos.models.registry import CLIP, MODELS
+from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS
+from fiftyone_refvos.zoo import SelectorModel
 from model_zoo import download_model, load_model
 from scripts.make_manifest import text
 from tests.conftest import REPOSITORY
 from tests.shared import shared_path
 
+SELECTOR_NAMES = ["glus-kfs"]
 NAMES = ["glus", "glus-a", "glus-s", "glus-s-partial", "glus-tiny"]
 
 
@@ -38,6 +40,7 @@ def published_layout() -> dict[str, str]:
 def test_committed_manifest_is_that_of_the_registry() -> None:
     assert (REPOSITORY / "model_zoo" / "manifest.json").read_text(encoding="utf-8") == text()
     assert list(MODELS) == NAMES
+    assert list(SELECTORS) == SELECTOR_NAMES
 
 
 def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
         check=True,
         cwd=tmp_path,
     )
-    assert f"RESULT {NAMES} RefVOSModel video" in process.stdout
+    assert f"RESULT {sorted(NAMES + SELECTOR_NAMES)} RefVOSModel video" in process.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,3 +135,26 @@ def test_remote_source_without_the_package_says_which_command_is_missing(tmp_pat
     assert "run `pip install fiftyone-refvos`" in process.stderr
     manifest = json.loads((tmp_path / "source" / "manifest.json").read_text())
     assert manifest["name"] != "fiftyone_refvos"
+
+
+def test_the_selector_loads_by_name_from_a_local_checkpoint() -> None:
+    case = shared_path("golden", "kfs", "infer_a")
+    options = {
+        "checkpoint": case / "checkpoint",
+        "clip_path": case / "vision_tower",
+        "device": "cpu",
+        "max_images": 6,
+    }
+    model = foz.load_zoo_model("glus-kfs", **options)
+    assert isinstance(model, SelectorModel)
+    assert model.identity["max_images"] == 6
+    assert model.identity["name"] == "glus-kfs"
+    remote = load_model("glus-kfs", "unused", **options)
+    assert remote.identity == model.identity
+    with pytest.raises(TypeError, match=r"scores frames and gives no labels: call .*select_key_frames"):
+        model.predict(None)
+
+
+def test_a_selector_without_published_weights_says_so() -> None:
+    with pytest.raises(CheckpointError, match="weights of 'glus-kfs' were never published: pass checkpoint="):
+        foz.load_zoo_model("glus-kfs", device="cpu")

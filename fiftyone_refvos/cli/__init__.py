@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import exchanging, keeping, measuring, segmenting, training
+from fiftyone_refvos.cli import exchanging, keeping, key_frames, measuring, segmenting, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_pseudo_labels(verbs)
     measuring.add_find_failures(verbs)
     measuring.add_compare(verbs)
+    key_frames.add_select(verbs)
+    key_frames.add_quality(verbs)
     training.add_train(verbs)
+    key_frames.add_train(verbs)
     exchanging.add_import(verbs)
     exchanging.add_export(verbs)
     exchanging.add_import_predictions(verbs)
+    key_frames.add_import(verbs)
     keeping.add_relocate(verbs)
     keeping.add_verify(verbs)
     keeping.add_install(verbs)

@@ -28,6 +28,7 @@ def add_segment(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     segment.add_argument(
         "--prompt-field", default="expressions", help="field with expressions (default: %(default)s)"
     )
+    segment.add_argument("--key-frames", metavar="NAME", help="start from the key frames of that name")
     segment.add_argument("--overwrite", action="store_true", help="replace what the label field holds")
     add_model_options(segment)
     segment.set_defaults(run=_segment)
@@ -60,6 +61,7 @@ def _segment(args: argparse.Namespace) -> int:
         label_field=args.label_field,
         prompts=args.prompts,
         prompt_field=args.prompt_field,
+        key_frames=args.key_frames,
         overwrite=args.overwrite,
         progress=show_progress if sys.stderr.isatty() else None,
     )

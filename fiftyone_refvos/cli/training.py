@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
@@ -32,11 +32,12 @@ def add_train(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     train.add_argument(
         "--validation-field", default="ground_truth", help="true masks to measure with (default: %(default)s)"
     )
-    _add_recipe(train)
+    add_numbers(train, _RECIPE)
     train.set_defaults(run=_train)
 
 
-def _add_recipe(train: argparse.ArgumentParser) -> None:
+def add_numbers(train: argparse.ArgumentParser, recipe: TrainingConfig) -> None:
+    """Adds the numbers of a recipe, which `given_numbers` reads."""
     numbers: dict[str, type] = {
         "steps": int,
         "batch_size": int,
@@ -49,17 +50,21 @@ def _add_recipe(train: argparse.ArgumentParser) -> None:
         "seed": int,
     }
     for name, kind in numbers.items():
-        text = f"(default: {_SAID.get(name, getattr(_RECIPE, name))})"
+        text = f"(default: {_SAID.get(name, getattr(recipe, name))})"
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    train.add_argument("--precision", choices=get_args(Precision), default=_RECIPE.precision)
+    train.add_argument("--precision", choices=get_args(Precision), default=recipe.precision)
     train.set_defaults(recipe=[*numbers, "precision"])
+
+
+def given_numbers(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say of a recipe, by name."""
+    return {name: getattr(args, name) for name in args.recipe if getattr(args, name) is not None}
 
 
 def _train(args: argparse.Namespace) -> int:
     from fiftyone_refvos.training.train import hold_out, train
 
-    given = {name: getattr(args, name) for name in args.recipe if getattr(args, name) is not None}
-    config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, **given})
+    config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, **given_numbers(args)})
     samples, validation = named_samples(args), None
     if args.validation_view:
         validation = samples._root_dataset.load_saved_view(args.validation_view)

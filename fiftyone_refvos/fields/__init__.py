@@ -6,6 +6,18 @@ only here. Functions take samples of datasets, views and clips views alike.
 
 from fiftyone_refvos.fields.crops import to_detection
 from fiftyone_refvos.fields.expressions import add_expressions, read_expressions, write_expression_attributes
+from fiftyone_refvos.fields.key_frames import (
+    count_key_frames,
+    declare_frame_list,
+    declare_key_frames,
+    frame_names,
+    has_key_frames,
+    mark_all_unselected,
+    read_frame_list,
+    read_key_frames,
+    write_frame_list,
+    write_key_frames,
+)
 from fiftyone_refvos.fields.masklets import labels_for, to_labels, write_masklets
 from fiftyone_refvos.fields.media import canvas_size, frame_source
 from fiftyone_refvos.fields.reading import read_masklets
@@ -33,18 +45,28 @@ __all__ = [
     "check_label_field",
     "clear_field",
     "clear_leftovers",
+    "count_key_frames",
     "declare_expressions",
+    "declare_frame_list",
+    "declare_key_frames",
     "declare_masklet_schema",
     "expressions_field",
     "finished_expressions",
+    "frame_names",
     "frame_source",
+    "has_key_frames",
     "labels_for",
     "mark_all_unfinished",
+    "mark_all_unselected",
     "read_expressions",
+    "read_frame_list",
+    "read_key_frames",
     "read_masklets",
     "stale_expressions",
     "to_detection",
     "to_labels",
     "write_expression_attributes",
+    "write_frame_list",
+    "write_key_frames",
     "write_masklets",
 ]

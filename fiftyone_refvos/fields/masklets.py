@@ -26,7 +26,7 @@ def write_masklets(
     masklets: Sequence[Masklet],
     *,
     expressions_field: str = EXPRESSIONS,
-    key_frame_scores: Mapping[str, Sequence[float]] | None = None,
+    key_frame_scores: Mapping[str, Sequence[float | None]] | None = None,
     complete: bool = True,
 ) -> None:
     """Writes masklets of one video into `frames.<field>` (an image: into `<field>`) with one bulk write.
@@ -159,7 +159,7 @@ def _raw_frames(
     masklet: Masklet,
     canvas: tuple[int, int],
     templates: _Templates,
-    key_frame_scores: Sequence[float] | None,
+    key_frame_scores: Sequence[float | None] | None,
 ) -> Iterator[tuple[int, list[RawLabel]]]:
     """Yields the frame number and the raw detections of every frame of a masklet."""
     if key_frame_scores is not None and len(key_frame_scores) != len(masklet.frames):
@@ -181,8 +181,9 @@ def _raw_frames(
                 "mask": fou.serialize_numpy_array(cropped.mask),
                 "confidence": float(masklet.scores[t, n]),
             }
-            if key_frame_scores is not None:
-                detection["key_frame_score"] = float(key_frame_scores[t])
+            score = None if key_frame_scores is None else key_frame_scores[t]
+            if score is not None:
+                detection["key_frame_score"] = float(score)
             detections.append(detection)
         yield place.first + frame, detections
 

@@ -37,6 +37,9 @@ RESULT_ATTRIBUTES: dict[str, Kind] = {
     "frames": (fo.ListField, fo.IntField),
     "text": (fo.StringField, None),
 }
+# One number per frame of the video, or null, as `<field>_<name>` of an expression: a frame without a mask has no
+# label that could carry it. Declared by what writes them.
+FRAME_LISTS = ("ious", "key_frame_scores")
 
 
 def expressions_field(samples: fo.Dataset | fo.DatasetView, prompt_field: str) -> str:

@@ -15,7 +15,7 @@ from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, tex
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.runs import from_runs, to_runs
 from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, root_dataset
-from fiftyone_refvos.fields.schema import EXPRESSIONS, RESULT_ATTRIBUTES, has_results, label_path
+from fiftyone_refvos.fields.schema import EXPRESSIONS, FRAME_LISTS, RESULT_ATTRIBUTES, has_results, label_path
 from fiftyone_refvos.masklet import Masklet
 
 
@@ -97,7 +97,8 @@ def mark_all_unfinished(
         return
     view = dataset.select(samples.values("id"))
     path = label_path(dataset, expressions_field)
-    for name in RESULT_ATTRIBUTES:
+    lists = [name for name in FRAME_LISTS if dataset.get_field(f"{path}.{field}_{name}") is not None]
+    for name in (*RESULT_ATTRIBUTES, *lists):
         view = view.set_field(f"{path}.{field}_{name}", None, _allow_missing=True)
     view.save(expressions_field)
 
@@ -118,9 +119,11 @@ def mark_unfinished(
     expression_ids: Iterable[str],
 ) -> None:
     """Takes the mark off expressions whose masks are about to change."""
-    marked = {id_: None for id_ in expression_ids if labels[id_].get(f"{field}_text") is not None}
-    if marked:
-        set_attributes(place, expressions_field, labels, {f"{field}_text": marked})
+    ids = list(expression_ids)
+    for name in ("text", *FRAME_LISTS):  # what was said of the frames was said of the former masks
+        marked = {id_: None for id_ in ids if labels[id_].get(f"{field}_{name}") is not None}
+        if marked:
+            set_attributes(place, expressions_field, labels, {f"{field}_{name}": marked})
 
 
 def mark_finished(

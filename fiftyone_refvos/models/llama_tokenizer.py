@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -27,6 +28,7 @@ class LlamaTokenizer:
     Args:
         folder: holds tokenizer.model and added_tokens.json
         legacy: whether text after a special or added token begins with SentencePiece's dummy space, too
+        new_tokens: to be added to those of the folder, if they are not there; it need not have any then
 
     Raises:
         CheckpointError: if a file is missing or damaged
@@ -35,10 +37,14 @@ class LlamaTokenizer:
     swallows_spaces = True
     """Whether added tokens take the white space on both sides with them; SentencePiece's own specials never do."""
 
-    def __init__(self, folder: Path, *, legacy: bool = True) -> None:
+    def __init__(self, folder: Path, *, legacy: bool = True, new_tokens: Sequence[str] = ()) -> None:
         self.legacy = legacy
         self._pieces = _load_sentencepiece(folder / "tokenizer.model")
-        self.added_tokens = self._read_added_tokens(folder)
+        without = new_tokens and not (folder / "added_tokens.json").exists()
+        self.added_tokens = {} if without else self._read_added_tokens(folder)
+        for token in new_tokens:
+            last = max([self._pieces.get_piece_size() - 1, *self.added_tokens.values()])
+            self.added_tokens.setdefault(token, last + 1)
         self.bos_id: int = self._pieces.bos_id()
         specials = {name: self._pieces.piece_to_id(name) for name in _SENTENCEPIECE_SPECIALS}
         self._specials = specials | self.added_tokens
@@ -46,7 +52,7 @@ class LlamaTokenizer:
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     @classmethod
-    def as_configured(cls, folder: Path) -> LlamaTokenizer:
+    def as_configured(cls, folder: Path, *, new_tokens: Sequence[str] = ()) -> LlamaTokenizer:
         """The tokenizer of a folder whose tokenizer_config.json says whether it is legacy; it is by default."""
         path = folder / "tokenizer_config.json"
         if not path.is_file():
@@ -55,7 +61,7 @@ class LlamaTokenizer:
             legacy = json.loads(path.read_text(encoding="utf-8")).get("legacy")
         except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
             raise CheckpointError(f"{path} should hold a JSON object: {error}") from error
-        return cls(folder, legacy=legacy is None or bool(legacy))
+        return cls(folder, legacy=legacy is None or bool(legacy), new_tokens=new_tokens)
 
     @property
     def reserved(self) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fiftyone_refvos.models.adapters import Adapter, read_adapter
+from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.hub import fetch
-from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
+from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -177,6 +178,29 @@ def load_sa2va(
     return Sa2vaSegmenter(open_family(network, tokenizer, folder), options)
 
 
+def load_named_selector(name: str, *, checkpoint: str | Path | None = None, **options: Any) -> LanguageFrameSelector:
+    """Loads a key frame selector of the zoo.
+
+    Args:
+        name: one of `SELECTORS`
+        checkpoint: a folder to load; needed where no weights were published
+        options: of `load_selector`
+
+    Raises:
+        ValueError: for an unknown name, and as `load_selector`
+        CheckpointError: for weights that nobody has published, and as `load_selector`
+    """
+    if name not in SELECTORS:
+        raise ValueError(f"unknown selector {name!r}; the selectors are {', '.join(SELECTORS)}")
+    folder = Path(checkpoint) if checkpoint is not None else SHIPPED / name
+    if checkpoint is None and not folder.is_dir():
+        raise CheckpointError(
+            f"the weights of {name!r} were never published: pass checkpoint= with a folder that "
+            "fiftyone_refvos.train_selector has written, or another copy"
+        )
+    return load_selector(folder, **options)
+
+
 def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:
     """The folder with the weights of a model, downloaded if need be; `checkpoint` where one is given."""
     spec = MODELS[name]
@@ -222,14 +246,16 @@ def _load_glus(
     from fiftyone_refvos.models.glus.adapter import apply_adapter
     from fiftyone_refvos.models.glus.config import GlusConfig
     from fiftyone_refvos.models.glus.inference import GlusSegmenter
+    from fiftyone_refvos.models.glus.propagation import Sam2PropagationSegmenter
     from fiftyone_refvos.models.glus.weights import load_network
     from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 
+    by_sam2 = settings.propagation == "sam2"
+    gamma: Any = settings.memory_gamma or ("checkpoint" if by_sam2 else None)  # what SAM2 was trained with
     config = GlusConfig.read(folder, sam2_config=Path(sam_config) if sam_config is not None else None)
     clip = find_clip(folder, clip_path)
-    network = load_network(folder, clip, config, memory_gamma=settings.memory_gamma, device=device, dtype=dtype)
+    network = load_network(folder, clip, config, memory_gamma=gamma, device=device, dtype=dtype)
     if adapter is not None:
         apply_adapter(network, adapter)
-    return GlusSegmenter(
-        network, LlamaTokenizer(folder), settings, adapter=None if adapter is None else adapter.digest
-    )
+    kind = Sam2PropagationSegmenter if by_sam2 else GlusSegmenter
+    return kind(network, LlamaTokenizer(folder), settings, adapter=None if adapter is None else adapter.digest)

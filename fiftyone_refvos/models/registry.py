@@ -66,6 +66,14 @@ MODELS: Mapping[str, ModelSpec] = {
 }
 
 
+SELECTORS: Mapping[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("glus-kfs", None, "GLUS' key frame selector; its weights were never published: train one"),
+    )
+}
+"""Key frame selectors, which score frames and give no masks."""
+
 DEFAULT_MODEL = "glus-tiny"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 Precision = Literal["no", "bf16", "fp16"]
 Trainable = Literal["published", "all", "all_but_clip"]
@@ -164,7 +164,7 @@ class TrainingConfig:
         }
 
     @classmethod
-    def of_length(cls, steps: int, **values: Any) -> TrainingConfig:
+    def of_length(cls, steps: int, **values: Any) -> Self:
         """The recipe for so many steps, with a shorter warm-up if they are few.
 
         Args:

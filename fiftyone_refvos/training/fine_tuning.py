@@ -106,7 +106,16 @@ class FineTuning:
         self, progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None
     ) -> TrainedModel:
         """Trains, and saves the best parameters, or the last ones where nothing was validated."""
-        self._check_data()
+        check_same_data(
+            self._folder,
+            {
+                "model": self._model,
+                "checkpoint": str(self._base.resolve()),
+                "sources": {name: self._report(source) for name, source in self._sources.items()},
+                "rates": self._rates,
+                "fields": self._read_from,
+            },
+        )
 
         def tell(step: int, steps: int, losses: Mapping[str, float]) -> None:
             if progress is not None:
@@ -153,30 +162,31 @@ class FineTuning:
         settings = self._network.config.recorded
         save_checkpoint(state, self._folder / "merged", base=self._base, clip=self._clip, run_settings=settings)
 
-    def _check_data(self) -> None:
-        """Refuses to go on with a training that was begun with another model, or on other videos.
-
-        Every process does this before there is a group of them, which `run` sets up: each either finds the whole file
-        or writes the same one.
-        """
-        path = self._folder / DATA
-        data = {
-            "model": self._model,
-            "checkpoint": str(self._base.resolve()),
-            "sources": {name: self._report(source) for name, source in self._sources.items()},
-            "rates": self._rates,
-            "fields": self._read_from,
-        }
-        if path.is_file():
-            former = json.loads(path.read_text(encoding="utf-8"))
-            if changed := [name for name in data if former.get(name) != data[name]]:
-                was = ", ".join(f"{name} was {former.get(name)!r} and is {data[name]!r}" for name in changed)
-                raise CheckpointError(f"{self._folder} holds another training ({was}): choose another folder")
-        else:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{DATA}.{os.getpid()}.part")
-            part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-            os.replace(part, path)
-
     def _report(self, source: TrainingSource) -> str:
         return str(source.report) if isinstance(source, ViewSource) else f"{len(source)} videos"
+
+
+def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """Refuses to go on with a training that was begun with another model, or on other videos.
+
+    Every process does this before there is a group of them, which `run` sets up: each either finds the whole file
+    or writes the same one.
+
+    Args:
+        folder: of the training
+        data: what it is begun with, besides its configuration, as plain values
+
+    Raises:
+        CheckpointError: if the folder was begun with something else
+    """
+    path = folder / DATA
+    if path.is_file():
+        former = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [name for name in data if former.get(name) != data[name]]:
+            was = ", ".join(f"{name} was {former.get(name)!r} and is {data[name]!r}" for name in changed)
+            raise CheckpointError(f"{folder} holds another training ({was}): choose another folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{DATA}.{os.getpid()}.part")
+        part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, path)

@@ -138,7 +138,7 @@ def curves(rows: Sequence[Row]) -> Figure:
         panels[0].legend()
     if validations:
         panels[1].plot(*zip(*validations, strict=True), color="black", marker="o")
-        panels[1].set_ylabel("validation J&F")
+        panels[1].set_ylabel("validation")
     panels[-1].set_xlabel("step")
     return figure
 

@@ -12,7 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.weights import published_name
+from fiftyone_refvos.models.selector.network import SelectorNetwork
 from fiftyone_refvos.training.config import LoraConfig, TrainingConfig
+
+Network = GlusNetwork | SelectorNetwork
 
 ADAPTER = "default"  # peft's name of an only adapter, part of the published parameter names
 
@@ -24,10 +27,10 @@ _LARGE = ("llama.", "clip.")  # parts whose frozen weights need no more than bfl
 _BASE = ".base_layer."  # where peft keeps the weight under an update
 
 
-def prepare(network: GlusNetwork, config: TrainingConfig) -> None:
+def prepare(network: Network, config: TrainingConfig, parts: tuple[str, ...] = TRAINED_PARTS) -> None:
     """Adds what is trained to a network, says which of its parameters train, and in what precision each is held.
 
-    "published" adds LoRA, where the configuration has one, and freezes all but it and the trained parts; "all"
+    "published" adds LoRA, where the configuration has one, and freezes all but it and the trained `parts`; "all"
     trains every parameter and adds nothing, "all_but_clip" every parameter outside of CLIP. What trains is held in
     float32.
     """
@@ -41,12 +44,12 @@ def prepare(network: GlusNetwork, config: TrainingConfig) -> None:
     if config.lora is not None:
         add_lora(network, config.lora)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(TRAINED_PARTS) or is_lora(name))
+        parameter.requires_grad_(name.startswith(parts) or is_lora(name))
         rounded = config.precision == "bf16" and name.startswith(_LARGE) and not parameter.requires_grad
         parameter.data = parameter.data.to(torch.bfloat16 if rounded else torch.float32)
 
 
-def add_lora(network: GlusNetwork, config: LoraConfig) -> None:
+def add_lora(network: Network, config: LoraConfig) -> None:
     """Adds an update that is zero at first to every q_proj and v_proj of the language model, in place."""
     peft.inject_adapter_in_model(peft_config(config), network.llama, adapter_name=ADAPTER)
 
@@ -72,7 +75,7 @@ def published_parameter(name: str) -> str:
     return published_name(name.replace(_BASE, "."))
 
 
-def merged_state(network: GlusNetwork) -> dict[str, Tensor]:
+def merged_state(network: Network) -> dict[str, Tensor]:
     """The state of a network as it is without LoRA, its updates added to the weights; the network stays as it is."""
     state = {name.replace(_BASE, "."): tensor for name, tensor in network.state_dict().items() if not is_lora(name)}
     for name, module in network.named_modules():
@@ -83,7 +86,7 @@ def merged_state(network: GlusNetwork) -> dict[str, Tensor]:
     return state
 
 
-def merge_lora(network: GlusNetwork) -> None:
+def merge_lora(network: Network) -> None:
     """Adds the updates to the weights and takes LoRA out again, in place."""
     for name, module in list(network.named_modules()):
         if isinstance(module, LoraLinear):

@@ -115,10 +115,7 @@ def train(
         NonFiniteError: if a loss becomes infinite or not a number, with the samples
         ValueError: for an unknown model, wrong rates, and expressions that the model cannot take
     """
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        raise MissingExtraError(
-            f"training needs the Python packages {', '.join(missing)}: run `pip install 'fiftyone-refvos[training]'`"
-        )
+    check_packages()
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; the models are {', '.join(MODELS)}")
     from fiftyone_refvos.training.fine_tuning import FineTuning
@@ -129,6 +126,14 @@ def train(
     if validation_view is not None:
         tuning.validate_on(validation_view, masklets_field=validation_field, expressions_field=expressions_field)
     return tuning.run(progress, should_stop)
+
+
+def check_packages() -> None:
+    """Raises a MissingExtraError without the packages of the extra `training`."""
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise MissingExtraError(
+            f"training needs the Python packages {', '.join(missing)}: run `pip install 'fiftyone-refvos[training]'`"
+        )
 
 
 def hold_out(

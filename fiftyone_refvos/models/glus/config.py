@@ -16,6 +16,7 @@ from fiftyone_refvos.models.sam2_config import Sam2Sizes, read_yaml
 from fiftyone_refvos.sampling import CONTEXT_FRAMES, ContextMode
 
 MemoryGamma = Literal["published", "checkpoint"]
+Propagation = Literal["glus", "sam2"]
 
 PUBLISHED_GAMMA = 1e-6
 RESOURCES = ("feature_cache_bytes", "expression_batch")  # settings that no mask depends on
@@ -26,6 +27,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "clip_view": get_args(ClipView),
     "memory_bank": (True, False),
     "context_mode": get_args(ContextMode),
+    "propagation": get_args(Propagation),
 }
 _LEAST = {"context_frames": 0, "window": 1, "memory_stride": 1, "expression_batch": 1, "feature_cache_bytes": 0}
 
@@ -63,6 +65,8 @@ class GlusInference:
             config.json records, and what is published where it records nothing
         context_mode: "center" takes the middles of equal segments, "linspace" the demo's evenly spaced frames
         memory_stride: every how many frames a long-term memory is kept (paper, supplement B)
+        propagation: "glus" asks the language model about every frame; "sam2" only about the key frame, from which
+            SAM2's own memory goes on, with the stored layer scale unless `memory_gamma` is given
         feature_cache_bytes: most host memory for SAM2 features that the backward pass reads again
         expression_batch: most expressions that go through a network together
     """
@@ -74,6 +78,7 @@ class GlusInference:
     memory_bank: bool | None = None
     memory_stride: int = 3
     window: int | None = None
+    propagation: Propagation = "glus"
     feature_cache_bytes: int = 4 << 30
     expression_batch: int = 8
 

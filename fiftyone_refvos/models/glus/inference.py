@@ -129,7 +129,9 @@ class GlusSegmenter:
         """The settings that the masks depend on, as plain values; memory and batch sizes are none of them."""
         settings = asdict(self.settings) | asdict(self.run_settings)
         merged = {} if self.adapter is None else {"adapter_digest": self.adapter}
-        return {**{name: value for name, value in settings.items() if name not in RESOURCES}, **merged}
+        # masklets are older than this setting, and go on without it
+        unsaid = () if self.settings.propagation != "glus" else ("propagation",)
+        return {**{name: value for name, value in settings.items() if name not in (*RESOURCES, *unsaid)}, **merged}
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""

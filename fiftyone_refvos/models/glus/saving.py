@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fiftyone_refvos.models.glus.weights import published_name
 CLIP = "clip."
 PART_SIZE = "5GB"
 _CLIP_PUBLISHED = "vision_model."
-_BESIDE = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+BESIDE = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def save_checkpoint(
@@ -43,7 +43,7 @@ def save_checkpoint(
     with new_folder(folder) as part:
         config = read_config(base) | dict(run_settings)
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name in _BESIDE:
+        for name in BESIDE:
             if (base / name).is_file():
                 shutil.copyfile(base / name, part / name)
         write_weights(state, part)
@@ -51,9 +51,11 @@ def save_checkpoint(
             shutil.copyfile(clip / "config.json", part / "clip" / "config.json")
 
 
-def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes tensors of a network under their published names, and those of CLIP into `clip/`."""
-    own = {published_name(name): tensor for name, tensor in state.items() if not name.startswith(CLIP)}
+def write_weights(
+    state: Mapping[str, Tensor], folder: Path, *, published: Callable[[str], str] = published_name
+) -> None:
+    """Writes tensors of a network under their `published` names, and those of CLIP into `clip/`."""
+    own = {published(name): tensor for name, tensor in state.items() if not name.startswith(CLIP)}
     vision = {_CLIP_PUBLISHED + name.removeprefix(CLIP): t for name, t in state.items() if name.startswith(CLIP)}
     for tensors, target in ((own, folder), (vision, folder / "clip")):
         if tensors:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from transformers import LlamaConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
+from fiftyone_refvos.models.clip_tower import ClipView
 from fiftyone_refvos.models.llama import llama_config
 
 ARCHITECTURE = "VISAForCausalLM"
@@ -57,6 +58,8 @@ class SelectorConfig:
         score_dim: width of the last hidden layer of the score head
         cluster_rates: of the three levels of merging: a number of clusters, or up to 1 a share of the tokens
         vision_tower: hub name or path of the CLIP model that was used in training
+        clip_view: what CLIP sees of a frame that is no square: published is the square in its middle, "squash" all
+            of it
     """
 
     llama: LlamaConfig
@@ -65,6 +68,7 @@ class SelectorConfig:
     score_dim: int
     cluster_rates: tuple[float, ...]
     vision_tower: str
+    clip_view: ClipView = "center_crop"
 
     @classmethod
     def read(cls, folder: Path) -> SelectorConfig:
@@ -91,6 +95,9 @@ class SelectorConfig:
             rates = tuple(float(clustering[name]) for name in _RATES)
             if not all(rate > 0 for rate in rates):
                 raise ValueError(f"cluster rates {rates}, which must be above 0")
+            view = config.get("clip_view", "center_crop")
+            if view not in get_args(ClipView):
+                raise ValueError(f"clip_view is {view!r}; choose one of {get_args(ClipView)}")
             return cls(
                 llama=llama_config(config),
                 clip_width=int(config["mm_hidden_size"]),
@@ -98,6 +105,7 @@ class SelectorConfig:
                 score_dim=int(config["out_dim"]),
                 cluster_rates=rates,
                 vision_tower=str(config.get("mm_vision_tower") or config["vision_tower"]),
+                clip_view=view,
             )
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error

@@ -74,14 +74,8 @@ class SelectorNetwork(nn.Module):
         self.projector = nn.Linear(config.clip_width, hidden)
         self.llama = LlamaModel(config.llama)
         self.lm_head = nn.Linear(hidden, config.llama.vocab_size, bias=False)
-        self.score_head = nn.Sequential(
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, config.score_dim),
-            nn.ReLU(),
-            nn.Linear(config.score_dim, 1),
-        )
-        self._clip_processor = clip_processor(clip.image_size)
+        self.score_head = score_head(hidden, config.score_dim)
+        self._clip_processor = clip_processor(clip.image_size, config.clip_view)
         self._levels = level_sizes(config.cluster_rates, (clip.image_size // clip.patch_size) ** 2)
         if any(after > before for before, after in zip(self._levels, self._levels[1:], strict=False)):
             raise CheckpointError(
@@ -110,7 +104,7 @@ class SelectorNetwork(nn.Module):
         return sum(self._levels[:-1])
 
     def clip_pixels(self, frames: Sequence[Frame]) -> Tensor:
-        """Preprocesses RGB frames for CLIP: shortest side 224, centre crop; `(F, 3, 224, 224)`."""
+        """Preprocesses RGB frames for CLIP, `(F, 3, 224, 224)`: their middle, or all of them squashed."""
         pixels = self._clip_processor(images=list(frames), return_tensors="pt")["pixel_values"]
         return pixels.to(self.device, self.dtype)
 
@@ -168,3 +162,10 @@ class SelectorNetwork(nn.Module):
     def score(self, hidden: Tensor) -> Tensor:
         """The scores `(...)` of final hidden states `(..., D)`; they have no bounds."""
         return self.score_head(hidden.float())[..., 0]
+
+
+def score_head(hidden: int, width: int) -> nn.Sequential:
+    """From a hidden state to a score without bounds, with torch's initial weights, as published."""
+    return nn.Sequential(
+        nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, 1)
+    )

@@ -56,17 +56,27 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def is_question(text: str) -> bool:
+    """Whether an expression is a whole question, which gets the longer wording."""
+    return text.strip().endswith("?")
+
+
 def request(text: str) -> str:
-    """What is asked about an expression: whole questions get the longer wording."""
+    """What is asked about an expression at inference."""
     text = normalise(text)
-    return (LONG_REQUEST if text.endswith("?") else SHORT_REQUEST).format(text)
+    return (LONG_REQUEST if is_question(text) else SHORT_REQUEST).format(text)
 
 
 def conversation(text: str, num_context: int) -> str:
-    """The whole conversation about one expression and one target image, after `num_context` context images."""
+    """The whole conversation of inference about one expression and one target image."""
+    return write_conversation(request(text), num_context, ANSWER)
+
+
+def write_conversation(asked: str, num_context: int, answer: str) -> str:
+    """A conversation about one target image, after `num_context` context images."""
     context = ", ".join(f"({number}){IMAGE_TOKEN}" for number in range(num_context))
-    question = f"Reference Video: {context} \nTarget Image: {IMAGE_TOKEN} \n{request(text)}"
-    return f"{SYSTEM} USER: {question} ASSISTANT: {ANSWER}</s>"
+    question = f"Reference Video: {context} \nTarget Image: {IMAGE_TOKEN} \n{asked}"
+    return f"{SYSTEM} USER: {question} ASSISTANT: {answer}</s>"
 
 
 class PromptWriter:

@@ -45,6 +45,14 @@ def translate(name: str) -> str | None:
     return name
 
 
+def published_name(name: str) -> str:
+    """The published name of one of our tensors, the inverse of `translate`."""
+    for published, ours in _RENAMED:
+        if name.startswith(ours):
+            return published + name[len(ours) :]
+    return name
+
+
 def translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
     """Pairs of published names and values under our names, without constants."""
     for name, value in items:
