@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -11,7 +12,7 @@ SYSTEM = (
 )
 
 
-def check_text(text: str, tokenizer: LlamaTokenizer, *, what: str) -> None:
+def check_text(text: str, reserved: Sequence[str], *, what: str) -> None:
     """Refuses a text that is empty (or one full stop) or holds a reserved token; `what` is how errors call it.
 
     Raises:
@@ -19,10 +20,10 @@ def check_text(text: str, tokenizer: LlamaTokenizer, *, what: str) -> None:
     """
     if not text.removesuffix(".").strip():
         raise ValueError(f"{what} is empty; say what is to be segmented")
-    reserved = [token for token in tokenizer.reserved if token.lower() in text.lower()]
-    if reserved:
+    held = [token for token in reserved if token.lower() in text.lower()]
+    if held:
         raise ValueError(
-            f"{what} holds {reserved[0]!r}, which stands for a special token of the model; "
+            f"{what} holds {held[0]!r}, which stands for a special token of the model; "
             f"remove it from the text {_quote(text)}"
         )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
-from transformers import InternVLConfig
+from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.internlm2_weights import internlm2_tensors
@@ -108,7 +108,7 @@ def _vision(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     prefix = f"model.vision_tower.encoder.layer.{number}."
     if part == "attn.qkv":
         for letter, piece in zip("qkv", tensor.chunk(3), strict=True):
-            yield f"{prefix}attention.{letter}_proj{kind}", piece
+            yield f"{prefix}attention.{letter}_proj{kind}", piece.clone()  # three tensors, not three views of one
     else:
         yield f"{prefix}{_VISION_LAYER.get(part, part)}{kind}", tensor
 
@@ -120,3 +120,9 @@ def _language(name: str, tensor: Tensor, config: InternVLConfig) -> Iterator[tup
         pairs = internlm2_tensors(own, tensor, config.text_config)
     for each, piece in pairs:
         yield (each if each.startswith("lm_head.") else each.replace("model.", "model.language_model.", 1)), piece
+
+
+def set_rotary(internvl: InternVLForConditionalGeneration) -> None:
+    """Gives a network that was made on the meta device its rotary constants, which no checkpoint holds."""
+    language_model = internvl.model.language_model
+    language_model.rotary_emb = type(language_model.rotary_emb)(language_model.config)

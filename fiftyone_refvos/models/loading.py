@@ -15,6 +15,7 @@ from fiftyone_refvos.models.registry import CLIP, MODELS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
     from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
 
 
@@ -136,6 +137,40 @@ def load_selector(
     clip = find_clip(folder, clip_path)
     network = load_network(folder, clip, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
     return LanguageFrameSelector(network, tokenizer, options)
+
+
+def load_mllmseg(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> MllmsegSegmenter:
+    """Loads a referring segmenter of images.
+
+    Args:
+        folder: a checkpoint in the published layout, merged or not
+        device: by default the GPU where there is one
+        dtype: by default bfloat16 on a GPU and float32 elsewhere
+        settings: how to run it, by field name of `MllmsegInference`
+
+    Raises:
+        ValueError: for an unknown or wrong setting
+        CheckpointError: for a folder that is no MLLMSeg checkpoint
+        DeviceError: if the device is not there
+    """
+    from fiftyone_refvos.models.internvl_tokenizer import load_tokenizer
+    from fiftyone_refvos.models.mllmseg.config import MllmsegConfig, MllmsegInference
+    from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
+    from fiftyone_refvos.models.mllmseg.weights import load_network
+
+    resolved = resolve_device(device)
+    options = _settings(MllmsegInference, settings or {}, system="MLLMSeg")
+    folder = Path(folder)
+    config = MllmsegConfig.read(folder)
+    tokenizer = load_tokenizer(folder, config.family)
+    network = load_network(folder, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
+    return MllmsegSegmenter(network, tokenizer, options)
 
 
 def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:

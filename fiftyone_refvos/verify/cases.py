@@ -9,6 +9,8 @@ from pathlib import Path
 from fiftyone_refvos.verify import (
     datasets,
     glus,
+    mllmseg,
+    mllmseg_tables,
     res_metrics,
     selector,
     selector_tables,
@@ -28,6 +30,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (training.is_step_case, training.check_step),
     (training.is_losses_case, training.check_losses),
     (selector.is_inference_case, selector.check_inference),
+    (mllmseg.is_inference_case, mllmseg.check_inference),
     (selector.is_clustering_case, selector.check_clustering),
     (vos_metrics.is_case, vos_metrics.check),
     (res_metrics.is_case, res_metrics.check),
@@ -35,6 +38,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),
+    (mllmseg_tables.is_key_table, mllmseg_tables.check_keys),
     (selector_tables.is_key_table, selector_tables.check_keys),
 )
 
