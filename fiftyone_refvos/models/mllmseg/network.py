@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,8 @@ class MllmsegNetwork(nn.Module):
         self.mask_decoder = MaskDecoder(vision.hidden_size, text.hidden_size, config.patch_size)
 
     @property
-    def language_model(self) -> nn.Module:
-        """The decoder without its head."""
+    def language_model(self) -> Any:
+        """The stock decoder without its head."""
         return self.internvl.model.language_model
 
     @property
