@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Protocol
 
 from fiftyone_refvos.masklet import Expression
 
@@ -12,7 +12,16 @@ SYSTEM = (
 )
 
 
-def check_text(text: str, reserved: Sequence[str], *, what: str) -> None:
+class Tokenizer(Protocol):
+    """A tokenizer that knows which strings are not text to it."""
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The strings that stand for one special id."""
+        ...
+
+
+def check_text(text: str, tokenizer: Tokenizer, *, what: str) -> None:
     """Refuses a text that is empty (or one full stop) or holds a reserved token; `what` is how errors call it.
 
     Raises:
@@ -20,10 +29,10 @@ def check_text(text: str, reserved: Sequence[str], *, what: str) -> None:
     """
     if not text.removesuffix(".").strip():
         raise ValueError(f"{what} is empty; say what is to be segmented")
-    held = [token for token in reserved if token.lower() in text.lower()]
-    if held:
+    reserved = [token for token in tokenizer.reserved if token.lower() in text.lower()]
+    if reserved:
         raise ValueError(
-            f"{what} holds {held[0]!r}, which stands for a special token of the model; "
+            f"{what} holds {reserved[0]!r}, which stands for a special token of the model; "
             f"remove it from the text {_quote(text)}"
         )
 

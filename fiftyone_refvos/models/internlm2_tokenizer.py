@@ -11,6 +11,7 @@ from typing import Any
 import sentencepiece
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
 
 
 class InternLM2Tokenizer:
@@ -39,8 +40,8 @@ class InternLM2Tokenizer:
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """The strings that stand for one special id, and so must not occur in a user's text."""
-        return tuple(self.added_tokens)
+        """The strings that stand for one special id or an image, and so must not occur in a user's text."""
+        return (*self.added_tokens, IMAGE_TOKEN)
 
     def token_id(self, token: str) -> int:
         """The id of an added token.

@@ -12,6 +12,7 @@ from transformers import Qwen2Tokenizer
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.internlm2_tokenizer import InternLM2Tokenizer
 from fiftyone_refvos.models.internvl_config import LanguageFamily
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
 
 
 class ChatTokenizer(Protocol):
@@ -24,7 +25,7 @@ class ChatTokenizer(Protocol):
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """The strings that stand for one special id, and so must not occur in a user's text."""
+        """The strings that stand for one special id or an image, and so must not occur in a user's text."""
         ...
 
     def token_id(self, token: str) -> int:
@@ -66,8 +67,8 @@ class Qwen2ChatTokenizer(ChatTokenizer):
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """The strings that stand for one special id."""
-        return tuple(self._words.get_added_vocab())
+        """The strings that stand for one special id or an image."""
+        return (*self._words.get_added_vocab(), IMAGE_TOKEN)
 
     def token_id(self, token: str) -> int:
         """The id of an added token."""

@@ -112,7 +112,7 @@ class ConversationWriter:
             ValueError: for a text that is empty, holds a reserved token, or makes a conversation that is longer
                 than the model knows
         """
-        check_text(text, self.tokenizer.reserved, what=what)
+        check_text(text, self.tokenizer, what=what)
         expression = normalise(text).strip()
         parts: list[str] = []
         ids = [self.tokenizer.bos_id]

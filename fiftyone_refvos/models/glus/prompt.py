@@ -95,7 +95,7 @@ class PromptWriter:
             ValueError: for an empty expression, one that holds a reserved token as text, or one so long that
                 the prompt of a full window has more positions than the model knows
         """
-        check_text(expression.text, self.tokenizer.reserved, what=f"expression {expression.id!r}")
+        check_text(expression.text, self.tokenizer, what=f"expression {expression.id!r}")
         ids = self.write(expression, self.window).ids
         length = len(ids) + ids.count(IMAGE_ID) * (self.tokens_per_image - 1)
         check_length(expression, length, max_length=self.max_length)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.conversation import check_length, check_text
 from fiftyone_refvos.models.internvl_tokenizer import ChatTokenizer
-from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
 
 SEG_TOKEN = "[SEG]"
 REJ_TOKEN = "[REJ]"
@@ -109,7 +109,7 @@ class PromptWriter:
                 prompt has more positions than the model knows
         """
         what = f"expression {expression.id!r}"
-        check_text(normalise(expression.text), [*self.tokenizer.reserved, IMAGE_TOKEN], what=what)
+        check_text(normalise(expression.text), self.tokenizer, what=what)
         self.check_length([expression])
 
     def check_length(self, expressions: Sequence[Expression]) -> None:

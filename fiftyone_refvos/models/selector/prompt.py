@@ -107,6 +107,6 @@ class PromptWriter:
             ValueError: for an empty expression, one that holds a reserved token as text, or one so long that
                 the longest prompt has more positions than the model knows
         """
-        check_text(expression.text, self.tokenizer.reserved, what=f"expression {expression.id!r}")
+        check_text(expression.text, self.tokenizer, what=f"expression {expression.id!r}")
         longest = self.length(self.write(expression.text, self.max_images - 1))
         check_length(expression, longest, max_length=self.max_length)
