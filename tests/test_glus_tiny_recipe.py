@@ -1,6 +1,9 @@
 """The recipe of the shipped glus-tiny, in miniature; how good its result is, benchmarks/demo_quality.py measures."""
 
+import shutil
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from scripts.glus_tiny.__main__ import train
 from scripts.glus_tiny.network import CLIP, SIDE, write_start
 from scripts.glus_tiny.patches import PatchLearner, cell_looks
 from scripts.glus_tiny.points import PointLearner
-from scripts.glus_tiny.stages import STAGES
+from scripts.glus_tiny.stages import GLUS, LANGUAGE, MASKS
 from scripts.glus_tiny.statements import (
     COLUMNS,
     NOTHING,
@@ -183,13 +186,26 @@ def test_points_lie_on_their_objects(glus, videos):
 
 
 def test_the_recipe_leaves_a_checkpoint_that_loads_strictly_and_goes_on_where_it_stopped(folder):
-    stages = tuple(replace(stage, config=replace(stage.config, steps=1, batch_size=1)) for stage in STAGES)
-    first = train(folder, num_videos=2, stages=stages[:2])
-    assert first == folder / "points" / "network"
-    last = train(folder, num_videos=2, stages=stages)
-    assert last == folder / "clips" / "network"
+    def short(stages):
+        return tuple(replace(stage, config=replace(stage.config, steps=1, batch_size=1)) for stage in stages)
+
+    sizes = {"num_clips": 1, "rows": 2, "num_frames": 2, "most_objects": 2}
+    recipe: dict[str, Any] = {
+        "num_videos": 2,
+        "num_unseen": 1,
+        "language": [replace(stage, learner=partial(stage.learner.func, 1)) for stage in short(LANGUAGE)],
+        "masks": [replace(stage, learner=partial(stage.learner.func, sizes)) for stage in short(MASKS)],
+    }
+    assert train(folder, **recipe, together=short(GLUS[:1])) == folder / "glus-tiny"
+    shutil.rmtree(folder / "glus-tiny")
+    last = train(folder, **recipe, together=short(GLUS))
+    assert last == folder / "glus-tiny"
     segmenter = load_segmenter("glus-tiny", checkpoint=last, device="cpu")
     assert segmenter.identity["clip_view"] == "squash"
+    trained = load_segmenter("glus-tiny", checkpoint=folder / "clips" / "network", device="cpu")
+    weights = trained.network.state_dict()
+    for name, tensor in segmenter.network.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name].half().to(tensor.dtype))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    assert train(folder, num_videos=2, stages=stages) == last
+    assert train(folder, **recipe, together=short(GLUS)) == last
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before

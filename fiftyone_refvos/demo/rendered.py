@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ class RenderedVideos:
 
     Args:
         folder: of `render`
-        static_only: leave out expressions that one frame cannot tell
+        keep: the expressions that are asked for; all by default
 
     Raises:
         FileNotFoundError: if nothing was rendered there
@@ -116,11 +118,11 @@ class RenderedVideos:
     name = "demo"
     contrastive = True
 
-    def __init__(self, folder: Path, *, static_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, keep: Callable[[RenderedExpression], bool] | None = None) -> None:
         self._videos: list[dict[str, Any]] = json.loads((folder / _TEXTS).read_text(encoding="utf-8"))["videos"]
         self._pixels = np.load(folder / _PIXELS, mmap_mode="r")
         self._labels = np.load(folder / _LABELS, mmap_mode="r")
-        self._static_only = static_only
+        self._keep = keep
 
     def __len__(self) -> int:
         """Twice the number of videos: each as it is, and mirrored."""
@@ -138,7 +140,7 @@ class RenderedVideos:
             pixels=self._pixels[index // 2],
             labels=self._labels[index // 2],
             objects=tuple(tuple(each) for each in described["objects"]),
-            expressions=tuple(each for each in expressions if each.static or not self._static_only),
+            expressions=tuple(filter(self._keep, expressions)) if self._keep else expressions,
         )
         return video.mirrored() if index % 2 else video
 
@@ -162,24 +164,31 @@ def render(folder: Path, num_videos: int, *, side: int, split: Split = "train", 
     if done is not None and done["settings"] != settings:
         raise ValueError(f"{folder} holds other videos ({done['settings']}): choose another folder, or delete it")
     videos: list[dict[str, Any]] = done["videos"] if done is not None else []
-    frames = (num_videos, DemoConfig().num_frames, side, side)
-    mode = "r+" if done is not None else "w+"
-    pixels = np.lib.format.open_memmap(folder / _PIXELS, mode, np.uint8, (*frames, 3))
-    labels = np.lib.format.open_memmap(folder / _LABELS, mode, np.uint8, frames)
-    for index in range(len(videos), num_videos):
-        height, width = SIZES[index % len(SIZES)]
-        video = generate(
-            video_seed(split, first + index), DemoConfig(height=height, width=width, max_per_kind=MAX_PER_KIND)
-        )
-        scaling = _FILTERS[index // len(SIZES) % len(_FILTERS)]
-        for t in range(len(video)):
-            pixels[index, t] = np.asarray(Image.fromarray(video.frame(t)).resize((side, side), scaling))
-            labels[index, t] = _labels(video, t, side)
-        videos.append(_described(video))
-        if len(videos) % _SAVE_EVERY == 0 or len(videos) == num_videos:
-            pixels.flush()
-            labels.flush()
-            _write_texts(folder, {"settings": settings, "videos": videos})
+    if done is None:
+        frames = (num_videos, DemoConfig().num_frames, side, side)
+        np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, (*frames, 3))
+        np.lib.format.open_memmap(folder / _LABELS, "w+", np.uint8, frames)
+    left = range(len(videos), num_videos)
+    with ProcessPoolExecutor() as processes:
+        for described in processes.map(partial(_render, folder, split, first), left):
+            videos.append(described)
+            if len(videos) % _SAVE_EVERY == 0 or len(videos) == num_videos:
+                _write_texts(folder, {"settings": settings, "videos": videos})
+
+
+def _render(folder: Path, split: Split, first: int, index: int) -> dict[str, Any]:
+    """Writes the pictures of one video into their place, and describes it."""
+    pixels, labels = (np.load(folder / name, mmap_mode="r+")[index] for name in (_PIXELS, _LABELS))
+    height, width = SIZES[index % len(SIZES)]
+    video = generate(
+        video_seed(split, first + index), DemoConfig(height=height, width=width, max_per_kind=MAX_PER_KIND)
+    )
+    scaling = _FILTERS[index // len(SIZES) % len(_FILTERS)]
+    side = labels.shape[1]
+    for t in range(len(video)):
+        pixels[t] = np.asarray(Image.fromarray(video.frame(t)).resize((side, side), scaling))
+        labels[t] = _labels(video, t, side)
+    return _described(video)
 
 
 def _write_texts(folder: Path, texts: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ MODELS: Mapping[str, ModelSpec] = {
             licence="Apache-2.0",
         ),
         _published_glus("glus-s-partial", "GLUS-S-partial", "GLUS-S without contrastive loss"),
-        ModelSpec("glus-tiny", None, "GLUS in miniature for the CPU; its weights are random until one is trained"),
+        ModelSpec("glus-tiny", None, "GLUS in miniature for the CPU, trained on the shapes of the demo videos alone"),
     )
 }
 

@@ -226,7 +226,8 @@ class LanguageSam2(nn.Module):
             repeat_image=False,
             high_res_features=[features.stride4, features.stride8],
         )
-        if self.training:  # the fall-back is an inference-time rule; training supervises the single mask
+        # the fall-back is an inference-time rule; training supervises the single mask
+        if self.training or not decoder.dynamic_multimask_via_stability:
             low_res, iou = logits[:, :1], iou_all[:, :1]
         else:
             low_res, iou = decoder._dynamic_multimask_via_stability(logits, iou_all)

@@ -37,6 +37,8 @@ class Sam2Sizes:
         mem_dim: channels of a memory
         memory_layers: layers of the memory attention
         memory_ffn: hidden width of their feed-forward parts
+        stability_fallback: whether an unstable mask is replaced by the best of SAM2's three others, which a network
+            that was trained on single masks alone never learned
     """
 
     image_size: int = 1024
@@ -48,6 +50,7 @@ class Sam2Sizes:
     mem_dim: int = 64
     memory_layers: int = 4
     memory_ffn: int = 2048
+    stability_fallback: bool = True
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Sam2Sizes:
@@ -70,6 +73,7 @@ class Sam2Sizes:
             config = read_yaml(path)
         model = config["model"]
         model["image_size"] = self.image_size
+        model["sam_mask_decoder_extra_args"] = {"dynamic_multimask_via_stability": self.stability_fallback}
         model["image_encoder"]["trunk"] |= {
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
@@ -118,7 +122,7 @@ def build_sam2(config: Mapping[str, Any]) -> SAM2Base:
     if foreign:
         raise CheckpointError(f"the SAM2 configuration names foreign classes: {', '.join(foreign)}")
     model = dict(config["model"])
-    model["sam_mask_decoder_extra_args"] = model.get("sam_mask_decoder_extra_args", {}) | _STABILITY_FALLBACK
+    model["sam_mask_decoder_extra_args"] = _STABILITY_FALLBACK | model.get("sam_mask_decoder_extra_args", {})
     with torch.device("cpu"):  # its constructors compute constants, which the meta device cannot hold
         network: SAM2Base = instantiate(model, _recursive_=True)
     return network.eval()

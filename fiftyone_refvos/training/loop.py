@@ -73,6 +73,7 @@ def run(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
     log: Callable[[str], None] = logger.info,
+    workers: int = 0,
 ) -> TrainingOutcome:
     """Trains a network, or goes on training it.
 
@@ -88,6 +89,7 @@ def run(
         on_progress: called after each step with its number, the number of steps, and its losses
         should_stop: asked before each step; True saves a checkpoint and ends the run
         log: gets a line of text where something happens
+        workers: forked processes that draw batches, for data that they may share; 0 draws in a thread
 
     Raises:
         FileExistsError: if the folder holds a run and must not be resumed
@@ -97,7 +99,7 @@ def run(
     if not resume and ((folder / METRICS).exists() or (folder / "checkpoints").exists()):
         raise FileExistsError(f"{folder} holds a training run: resume it, or choose another folder")
     with _kept_random_states(), ExitStack() as stack:
-        trainer = _Trainer(learner, config, folder, validate, log)
+        trainer = _Trainer(learner, config, folder, validate, log, workers)
         trainer.begin(stack)
         return trainer.train(on_progress, should_stop)
 
@@ -112,8 +114,10 @@ class _Trainer:
         folder: Path,
         validate: Callable[[], float] | None,
         log: Callable[[str], None],
+        workers: int,
     ) -> None:
         self.learner, self.config, self.folder, self.validate = learner, config, folder, validate
+        self.workers = workers
         self.optimization = Optimization(learner, config)
         self.accelerator = self.optimization.accelerator
         self.main = self.accelerator.is_main_process
@@ -138,7 +142,7 @@ class _Trainer:
             self.losses = self.logs.rows[-1].losses if self.logs.rows else {}
         each = self.config.accumulation
         passes = range(self.progress.step * each, self.config.steps * each)
-        draws = Draws(self.learner.draw, self.config.seed, self.accelerator.process_index, passes)
+        draws = Draws(self.learner.draw, self.config.seed, self.accelerator.process_index, passes, self.workers)
         self.draws = stack.enter_context(closing(draws))
         self.interrupted = stack.enter_context(_interrupts())
 

@@ -55,6 +55,7 @@ CONFIG: dict[str, Any] = {
         "mem_dim": 32,
         "memory_layers": 2,
         "memory_ffn": 256,
+        "stability_fallback": False,
     },
     "vocab_size": VOCABULARY + len(ADDED),
     "bos_token_id": 1,

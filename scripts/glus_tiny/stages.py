@@ -1,9 +1,10 @@
-"""The stages of the training, in order: each starts from the network that the one before it left."""
+"""The stages of the training; each starts from the network that the one before it left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,18 @@ class Stage:
     Attributes:
         name: of its folder
         config: of the run; the parts that train are those of its learner
-        learner: made of network, tokenizer, and the folder with the rendered videos
+        learner: made of network, tokenizer, and the folder with the rendered videos; None trains GLUS itself
     """
 
     name: str
     config: TrainingConfig
-    learner: LearnerFactory
+    learner: LearnerFactory | None = None
+
+    def make_learner(self, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> Learner[Any]:
+        """What the stage trains."""
+        if self.learner is not None:
+            return self.learner(glus, tokenizer, videos)
+        return GlusLearner(glus, tokenizer, self.config, [RenderedVideos(videos)], [1.0])
 
 
 def _config(steps: int, learning_rate: float, **others: Any) -> TrainingConfig:
@@ -42,7 +49,8 @@ def _config(steps: int, learning_rate: float, **others: Any) -> TrainingConfig:
         learning_rate=learning_rate,
         accumulation=1,
         betas=(0.9, 0.98),
-        save_every=200,
+        save_every=500,
+        validate_every=250,
         trainable="all_but_clip",
         gradient_checkpointing=False,  # it would not let the rows of a video share their beginning
         lora=None,
@@ -50,75 +58,53 @@ def _config(steps: int, learning_rate: float, **others: Any) -> TrainingConfig:
     )
 
 
-def _referring(name: str, config: TrainingConfig, *, static_only: bool = False) -> Stage:
-    return Stage(
-        name,
-        config,
-        lambda glus, tokenizer, videos: GlusLearner(
-            glus, tokenizer, config, [RenderedVideos(videos, static_only=static_only)], [1.0]
-        ),
-    )
+def _patches(batch_size: int, glus: GlusNetwork, _: LlamaTokenizer, videos: Path) -> PatchLearner:
+    return PatchLearner(glus, RenderedVideos(videos), batch_size=batch_size)
 
 
-_LOSSES = LossConfig(ce=0.5, bce=2.0, dice=1.0, contrastive=0.0)
+def _points(sizes: dict[str, int], glus: GlusNetwork, _: LlamaTokenizer, videos: Path) -> PointLearner:
+    return PointLearner(glus.sam, RenderedVideos(videos), **sizes)
 
-STAGES = (
-    Stage(
-        "patches",
-        _config(6000, 1e-3, warmup_steps=200),
-        lambda glus, tokenizer, videos: PatchLearner(glus, RenderedVideos(videos), batch_size=24),
-    ),
-    Stage(
-        "points",
-        _config(2000, 6e-4),
-        lambda glus, tokenizer, videos: PointLearner(glus.sam, RenderedVideos(videos), num_clips=8, rows=5),
-    ),
+
+def _words(batch_size: int, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> WordLearner:
+    return WordLearner(glus, tokenizer, RenderedVideos(videos), batch_size=batch_size)
+
+
+def _looks(batch_size: int, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> StatementLearner:
+    seen_in_one_frame = RenderedVideos(videos, keep=lambda expression: expression.static)
+    return StatementLearner(glus, tokenizer, seen_in_one_frame, batch_size=batch_size, context_frames=0)
+
+
+def _statements(batch_size: int, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> StatementLearner:
+    return StatementLearner(glus, tokenizer, RenderedVideos(videos), batch_size=batch_size)
+
+
+LANGUAGE = (
+    Stage("patches", _config(3500, 1e-3, warmup_steps=200), partial(_patches, 96)),
+    Stage("words", _config(500, 3e-3, warmup_steps=50), partial(_words, 64)),
+    Stage("looks", _config(2500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_looks, 48)),
+    Stage("statements", _config(3500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_statements, 32)),
+)
+"""CLIP, projector and language model, which the published GLUS takes from a LLaVA."""
+
+MASKS = (
+    Stage("points", _config(1800, 6e-4), partial(_points, {"num_clips": 16, "rows": 6})),
     Stage(
         "memory",
-        _config(800, 6e-4),
-        lambda glus, tokenizer, videos: PointLearner(
-            glus.sam, RenderedVideos(videos), num_clips=4, rows=4, num_frames=4, most_objects=3
-        ),
-    ),
-    Stage(
-        "words",
-        _config(600, 3e-3, warmup_steps=50),
-        lambda glus, tokenizer, videos: WordLearner(glus, tokenizer, RenderedVideos(videos), batch_size=64),
-    ),
-    Stage(
-        "looks",
-        _config(3000, 1e-3, warmup_steps=200, weight_decay=0.01),
-        lambda glus, tokenizer, videos: StatementLearner(
-            glus, tokenizer, RenderedVideos(videos, static_only=True), batch_size=16, context_frames=0
-        ),
-    ),
-    Stage(
-        "statements",
-        _config(4000, 1e-3, warmup_steps=200, weight_decay=0.01),
-        lambda glus, tokenizer, videos: StatementLearner(glus, tokenizer, RenderedVideos(videos), batch_size=8),
-    ),
-    _referring(
-        "frames",
-        _config(
-            4000,
-            6e-4,
-            batch_size=8,
-            losses=_LOSSES,
-            sampling=SamplingConfig(
-                query_frames=1, context_frames=4, expressions=8, wording="inference", no_target=True
-            ),
-        ),
-    ),
-    _referring(
-        "clips",
-        _config(
-            2500,
-            5e-4,
-            batch_size=4,
-            losses=_LOSSES,
-            sampling=SamplingConfig(expressions=8, wording="inference", no_target=True),
-        ),
+        _config(900, 6e-4),
+        partial(_points, {"num_clips": 8, "rows": 4, "num_frames": 4, "most_objects": 3}),
     ),
 )
-"""Trained in this order. The published GLUS starts from a CLIP, a SAM2 and a LLaVA that were trained before; so do
-the last two stages, which are the training of GLUS itself."""
+"""SAM2, which the published GLUS takes as it is."""
+
+_LOSSES = LossConfig(ce=0.5, bce=2.0, dice=1.0, contrastive=0.0)
+_SAMPLING: dict[str, Any] = {"expressions": 8, "wording": "inference", "no_target": True}
+
+GLUS = (
+    Stage(
+        "frames",
+        _config(2500, 6e-4, batch_size=32, losses=_LOSSES, sampling=SamplingConfig(query_frames=1, **_SAMPLING)),
+    ),
+    Stage("clips", _config(1500, 5e-4, batch_size=16, losses=_LOSSES, sampling=SamplingConfig(**_SAMPLING))),
+)
+"""The training of GLUS itself: single frames first, then clips with memory."""

@@ -22,7 +22,7 @@ from fiftyone_refvos.demo.rendered import RenderedExpression, RenderedVideo, Ren
 from fiftyone_refvos.models.conversation import SYSTEM
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import IMAGE, context
-from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
 from scripts.glus_tiny.part import PartLearner
 from scripts.glus_tiny.points import FEWEST_PIXELS
@@ -98,7 +98,8 @@ class StatementLearner(PartLearner):
         self._glus, self._tokenizer, self._videos = glus, tokenizer, videos
         self._batch_size, self._statements, self._context_frames = batch_size, statements, context_frames
         self._collate = Collator(glus.clip.config.image_size, glus.config.clip_view).pixels
-        self._prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}\n{QUESTION} ASSISTANT:")
+        prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}\n{QUESTION} ASSISTANT:")
+        self._words = _split(prompt, IMAGE_ID)
         self._network = nn.ModuleDict({"projector": glus.projector, "llama": glus.llama, "lm_head": glus.lm_head})
 
     @property
@@ -136,7 +137,7 @@ class StatementLearner(PartLearner):
         with torch.no_grad():
             features = glus.pool(glus.clip_features(batch.pixels))
         images = glus.projector(features).unflatten(0, (count, -1))
-        beginning = torch.stack([glus.embed(self._prompt, list(row)) for row in images])
+        beginning = self._beginning(images)
         words = glus.llama.embed_tokens(batch.ids)
         states = glus.llama(inputs_embeds=torch.cat([beginning, words[:, :-1]], dim=1)).last_hidden_state
         logits = glus.lm_head(states[:, beginning.shape[1] - 1 :])
@@ -144,6 +145,15 @@ class StatementLearner(PartLearner):
         weights = batch.weights.flatten()
         loss = (each * weights).sum() / weights.sum()
         return {"statements": loss, "total": loss}
+
+    def _beginning(self, images: Tensor) -> Tensor:
+        """The prompt `(B, P, D)` around the visual tokens `(B, N, tokens, D)`, for all clips at once."""
+        pieces = [
+            self._glus.llama.embed_tokens(torch.tensor(words, device=images.device)).expand(len(images), -1, -1)
+            for words in self._words
+        ]
+        shown = [piece for pair in zip(pieces, images.unbind(1), strict=False) for piece in pair]
+        return torch.cat([*shown, pieces[-1]], dim=1)
 
     def sample_ids(self, batch: Statements) -> Sequence[str]:
         return [f"statements about {len(batch.ids)} demo clips"]
@@ -205,3 +215,14 @@ def _place(video: RenderedVideo, frame: int, numbers: Sequence[int]) -> str:
         across, down = COLUMNS[int(x * len(COLUMNS) / len(labels))], ROWS[int(y * len(ROWS) / len(labels))]
         places.append((x, f"{across} {down}"))
     return ", ".join(place for _, place in sorted(places))
+
+
+def _split(ids: Sequence[int], at: int) -> list[list[int]]:
+    """The runs of ids between those that are `at`."""
+    runs: list[list[int]] = [[]]
+    for number in ids:
+        if number == at:
+            runs.append([])
+        else:
+            runs[-1].append(number)
+    return runs
