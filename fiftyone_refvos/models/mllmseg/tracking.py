@@ -7,17 +7,17 @@ its mask -> SAM2's memory -> frame by frame to the end, and from the key frame b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
 
 from fiftyone_refvos.masklet import BoolArray, Expression, FrameResult
 from fiftyone_refvos.models.mllmseg.inference import ImageResult, MllmsegSegmenter
 from fiftyone_refvos.models.sam2 import ImageFeatures, masks_at_size
-from fiftyone_refvos.models.sam2_tracking import TrackBank, TrackingSam2
+from fiftyone_refvos.models.sam2_tracking import TrackBank, TrackedMasks, TrackingSam2
 from fiftyone_refvos.models.segmenter import Segmenter, check_key_frames, check_request
 from fiftyone_refvos.sampling import context_frames
 from fiftyone_refvos.video import Frame, FrameSource
@@ -74,6 +74,9 @@ class Track:
 
 class KeyFrameSegmenter(Segmenter):
     """Segments one frame of a video per expression, and tracks its mask.
+
+    Each direction remembers the key frame and its own frames; the stock predictor, when it goes back after it went
+    forward, also remembers frames on the other side of the key frame, so that its masks depend on the order.
 
     Args:
         segmenter: of images
@@ -194,9 +197,10 @@ class KeyFrameSegmenter(Segmenter):
         """Any other frame: what SAM2 sees of what it remembers."""
         tracker, position = self.tracker, abs(index - track.frame)
         conditioned = tracker.recall(features, position, track.bank)
-        masks = tracker.decode_recalled(tracker.original_decoder, conditioned, features)
+        masks = _hide_absent(tracker.decode_recalled(tracker.original_decoder, conditioned, features))
         tracker.memorise(track.bank, position, features, masks, prompted=False)
-        inside = self._inside(masks.low_res, masks.object_score, track.masks.shape[1:])
+        height, width = track.masks.shape[1:]
+        inside = (masks_at_size(masks.low_res, (height, width)) > 0).cpu().numpy()
         confidences = masks.ious.amax(1).float().clamp(0, 1).tolist()
         return [
             FrameResult(
@@ -205,12 +209,11 @@ class KeyFrameSegmenter(Segmenter):
             for each, mask, score in zip(track.results, inside, confidences, strict=True)
         ]
 
-    @staticmethod
-    def _inside(low_res: Tensor, object_score: Tensor, size: Sequence[int]) -> BoolArray:
-        """Masks `(B, H, W)`, zero where SAM2 says that the object is not there, as its own predictor has them."""
-        inside = (masks_at_size(low_res, (size[0], size[1])) > 0) & (object_score > 0)[:, None, None]
-        array: BoolArray = inside.cpu().numpy()
-        return array
+
+def _hide_absent(masks: TrackedMasks) -> TrackedMasks:
+    """No mask where SAM2 says that the object is not there: none is shown or remembered, as in its predictor."""
+    there = (masks.object_score > 0)[:, None, None, None]
+    return replace(masks, low_res=torch.where(there, masks.low_res, NO_OBJ_SCORE))
 
 
 def _absent(index: int, expression: Expression, size: tuple[int, int]) -> FrameResult:
