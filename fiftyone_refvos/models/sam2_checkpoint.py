@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fiftyone_refvos.models.checkpoint import CheckpointError, load_strictly
+from fiftyone_refvos.models.checkpoint import CheckpointError, is_state, load_strictly, read_pickle
 from fiftyone_refvos.models.sam2_tracking import TrackingSam2
 
 
@@ -29,20 +28,13 @@ def load_tracking_sam2(
     """
     if not weights.is_file():
         raise CheckpointError(f"{weights} is no file; pass the weights of SAM2, such as sam2_hiera_large.pt")
-    try:
-        content = torch.load(weights, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{weights} holds more than tensors, and is refused because loading it would run its code"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"{weights} is damaged or no PyTorch weight file ({error}); download it again"
-        ) from error
+    content = read_pickle(weights)
     state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not is_state(state):
         raise CheckpointError(f"{weights} should hold tensors under the name 'model', as SAM2 publishes them")
     tracker = TrackingSam2(dict(config))
+    if tracker.sam2.no_obj_embed_spatial is not None:  # its memories of absence differ
+        raise CheckpointError(f"the configuration of {weights} is one of SAM2 2.1; pass weights and yaml of SAM2 2.0")
     load_strictly(tracker.sam2, state.items(), where=str(weights), device=device, dtype=dtype)
     tracker.to(device)  # constants that no checkpoint holds
     # SAM2 multiplies this matrix with a grid that it always makes in float32
