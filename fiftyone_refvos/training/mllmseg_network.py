@@ -159,9 +159,8 @@ class MllmsegTrainingNetwork(nn.Module):
 
 def prepare(network: MllmsegNetwork, config: MllmsegTraining) -> None:
     """Adds what is trained to a network, and says which of its parameters train."""
-    for (
-        layer
-    ) in network.language_model.layers:  # what transformers' own switch sets, whose name depends on the release
+    # what transformers' own switch sets, whose name depends on the release
+    for layer in network.language_model.layers:
         layer.gradient_checkpointing = config.gradient_checkpointing
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     for module in network.mask_decoder.modules():
