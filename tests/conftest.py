@@ -50,6 +50,7 @@ class Home:
         os.environ.pop("FIFTYONE_DATABASE_URI", None)
         # Threads that spin while they wait make everything many times slower where other programs want the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._keep_bytecode()
         os.environ.update(
             HOME=str(self.folder / "home"),
             FIFTYONE_DATABASE_DIR=str(self.folder / "db"),
@@ -60,6 +61,17 @@ class Home:
             FIFTYONE_PLUGINS_DIR=str(self.folder / "plugins"),
             FIFTYONE_SHOW_PROGRESS_BARS="false",
         )
+
+    def _keep_bytecode(self) -> None:
+        """Keeps bytecode in the folder where the environment wants none elsewhere.
+
+        Else every process that imports FiftyOne compiles 2600 files anew, which takes longer than most tests.
+        """
+        if sys.dont_write_bytecode:
+            sys.dont_write_bytecode = False
+            sys.pycache_prefix = str(self.folder / "bytecode")
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
     def start(self) -> None:
         """Starts mongod on a free loopback port, once, and waits until it answers."""

@@ -44,3 +44,16 @@ def _with_flaw(masks: BoolArray, flaw: str) -> BoolArray:
     elif flaw == "missed object":
         spoilt = np.roll(masks, masks.shape[-1] // 2, axis=-1)
     return spoilt
+
+
+def add_broken_video(dataset: fo.Dataset) -> fo.Sample:
+    """A video that is annotated, but of which frames are not predicted."""
+    first = dataset.first()
+    broken = fo.Sample("/gone/broken.mp4", metadata=first.metadata, expressions=first.expressions.copy())
+    dataset.add_sample(broken)
+    spoilt = dataset[broken.id]
+    for number, frame in dataset.first().frames.items():
+        spoilt.frames[number] = fo.Frame(ground_truth=frame.ground_truth.copy())
+    spoilt.frames[1]["model"] = first.frames[1].model.copy()
+    spoilt.save()
+    return spoilt

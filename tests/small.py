@@ -1,12 +1,14 @@
-"""Small things that several tests need: a loaded glus-tiny, and videos held in memory."""
+"""Small things that several tests need: a glus-tiny that always finds something, and videos held in memory."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
@@ -53,6 +55,21 @@ def glus_tiny(**settings: Any) -> GlusSegmenter:
     """The shipped model on the CPU; loaded once per combination of settings."""
     return _glus_tiny(tuple(sorted(settings.items())))
 
+
+def finding_tiny(**settings: Any) -> GlusSegmenter:
+    """The same, but it answers [SEG] whatever it sees, so that there are masks of noise."""
+    segmenter = glus_tiny(**settings)
+    network = copy.deepcopy(segmenter.network)
+    seg = torch.tensor([segmenter.prompts.seg_id])
+
+    def find(_: torch.nn.Module, __: object, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_add(-1, seg, torch.full((*logits.shape[:-1], 1), _SURE))
+
+    network.lm_head.register_forward_hook(find)
+    return GlusSegmenter(network, segmenter.prompts.tokenizer, segmenter.settings)
+
+
+_SURE = 100.0  # more than any logit
 
 DOG = Expression("0", "the dog")
 CAT = Expression("1", "the large white cat that jumps")

@@ -32,11 +32,11 @@ PUBLISHED = {"score_head.": "model.text_hidden_fcs.0.", "projector.": "model.mm_
 
 def selector_config(**changes: Any) -> dict[str, Any]:
     """The config.json of a checkpoint whose words and CLIP are those of glus-tiny."""
-    words = json.loads((TINY / "config.json").read_text())["vocab_size"]
+    tiny = json.loads((TINY / "config.json").read_text())
     return {
         "architectures": ["VISAForCausalLM"],
         "model_type": "ChatUniVi",
-        "vocab_size": words,
+        "vocab_size": tiny["vocab_size"],
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -44,7 +44,7 @@ def selector_config(**changes: Any) -> dict[str, Any]:
         "hidden_act": "silu",
         "max_position_embeddings": 1024,
         "rms_norm_eps": 1e-5,
-        "mm_hidden_size": 64,
+        "mm_hidden_size": tiny["mm_hidden_size"],
         "mm_vision_tower": "openai/clip-vit-large-patch14",
         "out_dim": 16,
         "config": {

@@ -132,7 +132,7 @@ def test_clip_folder_must_be_a_clip_model_of_the_right_width(checkpoint: Path) -
         load_segmenter("glus", checkpoint=checkpoint, clip_path=checkpoint)
     config = json.loads((checkpoint / "clip" / "config.json").read_text())
     (checkpoint / "clip" / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
-    with pytest.raises(CheckpointError, match="is 32 wide, the checkpoint needs 64"):
+    with pytest.raises(CheckpointError, match="is 32 wide, the checkpoint needs 128"):
         load_segmenter("glus", checkpoint=checkpoint)
 
 
@@ -162,6 +162,8 @@ def test_default_sizes_are_the_official_hiera_l() -> None:
     # written out where the official file leaves the class's default, which is the same
     assert ours["model"]["memory_encoder"]["mask_downsampler"].pop("embed_dim") == 256
     assert ours["model"]["memory_encoder"].pop("in_dim") == 256
+    # written out where the published systems override the official file
+    assert ours["model"].pop("sam_mask_decoder_extra_args") == {"dynamic_multimask_via_stability": True}
     assert ours == official
 
 
@@ -186,7 +188,7 @@ def test_memory_gamma_is_what_config_or_user_says(checkpoint: Path) -> None:
 
     assert torch.all(gamma(**paths) == 1e-6)  # published checkpoints record nothing
     assert not torch.any(gamma(**paths, settings={"memory_gamma": "checkpoint"}) == 1e-6)
-    assert torch.all(gamma(checkpoint=checkpoint).float() > 0.09)  # ours records "checkpoint"
+    assert torch.all(gamma(checkpoint=checkpoint).float() > 0.05)  # ours records "checkpoint"
     assert torch.all(gamma(checkpoint=checkpoint, settings={"memory_gamma": "published"}) == 1e-6)
 
 

@@ -13,7 +13,7 @@ from fiftyone_refvos.models.glus.frames import FrameEncoder
 from fiftyone_refvos.models.glus.inference import GlusSegmenter, Step
 from fiftyone_refvos.models.glus.prompt import conversation, normalise
 from fiftyone_refvos.models.loading import DeviceError, load_segmenter, resolve_device
-from tests.small import BIRD, CAT, DOG, glus_tiny, noise_video
+from tests.small import BIRD, CAT, DOG, finding_tiny, noise_video
 
 
 def by_place(results: list[FrameResult]) -> dict[tuple[str, int], FrameResult]:
@@ -35,7 +35,7 @@ def count_encodes(monkeypatch: pytest.MonkeyPatch) -> list[FrameEncoder]:
 
 def test_every_frame_of_every_expression_is_given_exactly_once() -> None:
     keys = {DOG.id: 3, CAT.id: 0, BIRD.id: 6}
-    results = list(glus_tiny().segment(noise_video(7), [DOG, CAT, BIRD], key_frames=keys))
+    results = list(finding_tiny().segment(noise_video(7), [DOG, CAT, BIRD], key_frames=keys))
     places = Counter((result.expression_id, result.frame) for result in results)
     assert places == Counter((e.id, t) for e in (DOG, CAT, BIRD) for t in range(7))
     assert all(r.masks.shape == (1, 48, 64) and r.masks.dtype == bool for r in results)
@@ -44,9 +44,9 @@ def test_every_frame_of_every_expression_is_given_exactly_once() -> None:
 
 def test_expressions_together_give_the_masks_of_each_alone() -> None:
     video, keys = noise_video(9), {DOG.id: 4, CAT.id: 0, BIRD.id: 8}
-    together = by_place(list(glus_tiny().segment(video, [DOG, CAT, BIRD], key_frames=keys)))
+    together = by_place(list(finding_tiny().segment(video, [DOG, CAT, BIRD], key_frames=keys)))
     for expression in (DOG, CAT, BIRD):
-        alone = glus_tiny().segment(video, [expression], key_frames={expression.id: keys[expression.id]})
+        alone = finding_tiny().segment(video, [expression], key_frames={expression.id: keys[expression.id]})
         for result in alone:
             other = together[result.expression_id, result.frame]
             assert (result.masks != other.masks).mean() <= 5e-4
@@ -55,14 +55,14 @@ def test_expressions_together_give_the_masks_of_each_alone() -> None:
 
 def test_batches_of_expressions_do_not_change_the_masks() -> None:
     video = noise_video(4)
-    one = by_place(list(glus_tiny(expression_batch=1).segment(video, [DOG, CAT, BIRD])))
-    many = by_place(list(glus_tiny().segment(video, [DOG, CAT, BIRD])))
+    one = by_place(list(finding_tiny(expression_batch=1).segment(video, [DOG, CAT, BIRD])))
+    many = by_place(list(finding_tiny().segment(video, [DOG, CAT, BIRD])))
     assert all((one[place].masks != many[place].masks).mean() <= 5e-4 for place in one)
 
 
 def test_backward_pass_starts_from_the_key_frame_and_mirrors_the_forward_one() -> None:
     video = noise_video(5)
-    steps = list(glus_tiny().steps(video, [DOG], key_frames={DOG.id: 2}))
+    steps = list(finding_tiny().steps(video, [DOG], key_frames={DOG.id: 2}))
     places = [(step.direction, step.frame, step.position, step.memory_positions) for step in steps]
     assert places == [
         ("fwd", 2, 0, []),
@@ -76,15 +76,15 @@ def test_backward_pass_starts_from_the_key_frame_and_mirrors_the_forward_one() -
 def test_clip_runs_once_per_frame_and_sam2_once_while_its_features_fit(monkeypatch) -> None:
     made = count_encodes(monkeypatch)
     video, keys = noise_video(10), {DOG.id: 7, CAT.id: 2, BIRD.id: 9}
-    list(glus_tiny().segment(video, [DOG, CAT, BIRD], key_frames=keys))
+    list(finding_tiny().segment(video, [DOG, CAT, BIRD], key_frames=keys))
     assert (made[0].clip_encodes, made[0].sam_encodes) == (10, 10)
 
 
 def test_sam2_runs_once_per_direction_beyond_the_byte_budget(monkeypatch) -> None:
     made = count_encodes(monkeypatch)
     video, keys = noise_video(10), {DOG.id: 7, CAT.id: 2}
-    roomy = by_place(list(glus_tiny().segment(video, [DOG, CAT], key_frames=keys)))
-    tight = by_place(list(glus_tiny(feature_cache_bytes=0).segment(video, [DOG, CAT], key_frames=keys)))
+    roomy = by_place(list(finding_tiny().segment(video, [DOG, CAT], key_frames=keys)))
+    tight = by_place(list(finding_tiny(feature_cache_bytes=0).segment(video, [DOG, CAT], key_frames=keys)))
     # forward from frame 2: 8 frames; backward from frame 6: 7 frames
     assert (made[1].clip_encodes, made[1].sam_encodes) == (10, 15)
     assert all((roomy[place].masks == tight[place].masks).all() for place in roomy)
@@ -92,7 +92,7 @@ def test_sam2_runs_once_per_direction_beyond_the_byte_budget(monkeypatch) -> Non
 
 def test_what_is_not_read_again_is_forgotten() -> None:
     encoder = FrameEncoder(
-        glus_tiny().network,
+        finding_tiny().network,
         noise_video(12),
         context=[0, 3],
         clip_view="center_crop",
@@ -119,7 +119,7 @@ def test_memory_bank_stays_bounded_and_never_lacks_what_it_had() -> None:
             banks.append(track.bank)
             return track
 
-    tiny = glus_tiny()
+    tiny = finding_tiny()
     spy = Spy(tiny.network, tiny.prompts.tokenizer, tiny.settings)
     for step in spy.steps(noise_video(40), [DOG]):
         assert step.missing_positions == []
@@ -128,7 +128,7 @@ def test_memory_bank_stays_bounded_and_never_lacks_what_it_had() -> None:
 
 
 def test_no_seg_token_gives_an_empty_mask_and_leaves_no_memory(monkeypatch) -> None:
-    tiny = glus_tiny()
+    tiny = finding_tiny()
     segmenter = GlusSegmenter(tiny.network, tiny.prompts.tokenizer, tiny.settings)
     real = segmenter._ask
 
@@ -150,18 +150,18 @@ def test_no_seg_token_gives_an_empty_mask_and_leaves_no_memory(monkeypatch) -> N
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3])
 def test_short_videos_are_segmented(num_frames: int) -> None:
-    results = list(glus_tiny().segment(noise_video(num_frames), [DOG], key_frames={DOG.id: num_frames - 1}))
+    results = list(finding_tiny().segment(noise_video(num_frames), [DOG], key_frames={DOG.id: num_frames - 1}))
     assert sorted(result.frame for result in results) == list(range(num_frames))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 17), (16, 301)])
 def test_masks_have_the_size_of_odd_frames(size: tuple[int, int]) -> None:
-    assert next(iter(glus_tiny().segment(noise_video(1, size), [DOG]))).masks.shape == (1, *size)
+    assert next(iter(finding_tiny().segment(noise_video(1, size), [DOG]))).masks.shape == (1, *size)
 
 
 @pytest.mark.parametrize("text", ["le café à droite", "猫", "🐼 eating 🎋", "THE DOG.", "a" * 200])
 def test_any_language_is_a_text(text: str) -> None:
-    assert len(list(glus_tiny().segment(noise_video(2), [Expression("x", text)]))) == 2
+    assert len(list(finding_tiny().segment(noise_video(2), [Expression("x", text)]))) == 2
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def test_any_language_is_a_text(text: str) -> None:
 def test_expressions_that_cannot_be_asked_are_refused_before_anything_runs(text: str, message: str) -> None:
     video = noise_video(2)
     with pytest.raises(ValueError, match=message):
-        glus_tiny().segment(video, [DOG, Expression("x", text)])
+        finding_tiny().segment(video, [DOG, Expression("x", text)])
     assert video.reads == []
 
 
 def test_impossible_calls_name_what_is_wrong() -> None:
-    tiny, video = glus_tiny(), noise_video(3)
+    tiny, video = finding_tiny(), noise_video(3)
     with pytest.raises(ValueError, match="no expressions for a video in memory"):
         tiny.segment(video, [])
     with pytest.raises(ValueError, match="not unique"):
@@ -207,7 +207,7 @@ def test_expression_is_lowered_and_loses_one_full_stop() -> None:
 def test_bfloat16_gives_nearly_the_masks_of_float32() -> None:
     video = noise_video(3)
     half = load_segmenter("glus-tiny", device="cpu", dtype="bfloat16")
-    for a, b in zip(half.segment(video, [DOG]), glus_tiny().segment(video, [DOG]), strict=True):
+    for a, b in zip(half.segment(video, [DOG]), finding_tiny().segment(video, [DOG]), strict=True):
         assert (a.masks != b.masks).mean() < 0.1
 
 

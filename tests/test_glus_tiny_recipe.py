@@ -15,16 +15,17 @@ from fiftyone_refvos.demo.rendered import RenderedVideos, render
 from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.config import GlusConfig
+from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import PromptWriter, conversation
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.loading import load_segmenter
 from fiftyone_refvos.training.config import SamplingConfig
 from fiftyone_refvos.training.conversation import ConversationWriter, Round
-from scripts.glus_tiny.__main__ import train
 from scripts.glus_tiny.network import CLIP, SIDE, write_start
 from scripts.glus_tiny.patches import PatchLearner, cell_looks
 from scripts.glus_tiny.points import PointLearner
+from scripts.glus_tiny.recipe import train
 from scripts.glus_tiny.stages import GLUS, LANGUAGE, MASKS
 from scripts.glus_tiny.statements import (
     COLUMNS,
@@ -203,6 +204,8 @@ def test_the_recipe_leaves_a_checkpoint_that_loads_strictly_and_goes_on_where_it
     segmenter = load_segmenter("glus-tiny", checkpoint=last, device="cpu")
     assert segmenter.identity["clip_view"] == "squash"
     trained = load_segmenter("glus-tiny", checkpoint=folder / "clips" / "network", device="cpu")
+    assert isinstance(segmenter, GlusSegmenter)
+    assert isinstance(trained, GlusSegmenter)
     weights = trained.network.state_dict()
     for name, tensor in segmenter.network.state_dict().items():
         torch.testing.assert_close(tensor, weights[name].half().to(tensor.dtype))

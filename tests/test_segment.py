@@ -12,6 +12,7 @@ from fiftyone import ViewField as F
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
+from fiftyone_refvos.demo import DemoConfig, generate, video_seed
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.video import open_video
@@ -82,19 +83,21 @@ def test_apply_model_gives_the_same_masks_as_segment(dataset, tmp_path, model) -
 def test_apply_model_reads_the_exact_images_of_a_folder_dataset(dataset, tmp_path, model) -> None:
     from PIL import Image
 
-    rng = np.random.default_rng(1)
-    names = [f"{number:05d}.png" for number in range(5)]
+    video = generate(video_seed("test", 0), DemoConfig(height=45, width=63, num_frames=8))
+    names = [f"{number:05d}.png" for number in range(8)]
     (tmp_path / "frames").mkdir()
-    for name in names:  # odd sizes, and noise that no mp4 keeps
-        Image.fromarray(rng.integers(0, 256, (45, 63, 3), dtype=np.uint8)).save(tmp_path / "frames" / name)
-    clip = write_clip(tmp_path / "clip.mp4", num_frames=5, size=(46, 64))
+    for number, name in enumerate(names):  # an odd size, which no mp4 has, and pictures that this one does not show
+        Image.fromarray(video.frame(number)).save(tmp_path / "frames" / name)
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=8, size=(46, 64))
     folder = {"frames_dir": str(tmp_path / "frames"), "frame_names": names, "frame_size": [63, 45]}
-    dataset.add_sample(fo.Sample(filepath=str(clip), prompt="the square", **folder))
+    prompt = next(expression.text for expression in video.expressions if expression.kind == "attribute")
+    dataset.add_sample(fo.Sample(filepath=str(clip), prompt=prompt, **folder))
     rv.segment(dataset, model, label_field="ours", prompt_field="prompt")
     dataset.apply_model(model, label_field="applied", prompt_field="prompt")
     masks = masks_of(dataset, "ours")[0]
-    assert masks.shape == (5, 1, 45, 63)
-    for number in range(1, 6):
+    assert masks.shape == (8, 1, 45, 63)
+    assert masks.any()
+    for number in range(1, 9):
         ours, applied = (dataset.first().frames[number][name].detections for name in ("ours", "applied"))
         assert [d.bounding_box for d in ours] == [d.bounding_box for d in applied]
         assert all((a.mask == b.mask).all() for a, b in zip(ours, applied, strict=True))

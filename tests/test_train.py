@@ -36,6 +36,15 @@ CONFIG = TrainingConfig(
     steps=3, batch_size=1, accumulation=1, learning_rate=1e-3, warmup_steps=1, save_every=2, validate_every=3
 )
 
+# where the weights lie in memory decides over the last bits, and those over a pixel on the edge of a mask
+PIXELS, J_AND_F = 5e-4, 2e-3
+
+
+def differing(these, others):
+    """The share of pixels in which masklets differ."""
+    pairs = zip(these, others, strict=True)
+    return np.mean([a.union(t) != b.union(t) for a, b in pairs for t in range(len(a.frames))])
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cpu():
@@ -103,10 +112,10 @@ def test_adapter_and_merged_checkpoint_segment_alike_and_as_validated(trained, d
         rv.segment(validation, model, label_field=name)
     (sample,) = validation
     tuned, merged, before = (fields.read_masklets(sample, name) for name in models)
-    assert tuned == merged
-    assert tuned != before
+    assert differing(tuned, merged) <= PIXELS
+    assert differing(tuned, before) > PIXELS
     results = rv.evaluate(validation, "tuned", eval_key="tuned_eval")
-    assert results.metrics()["J&F"] == trained.validation
+    assert results.metrics()["J&F"] == pytest.approx(trained.validation, abs=J_AND_F)
     for name in models:
         demo.delete_frame_field(name)
     demo.delete_evaluation("tuned_eval")
@@ -122,7 +131,9 @@ def test_the_best_parameters_are_saved_and_not_the_last(demo, tmp_path):
     assert (trained.validation, trained.validated_step) == (best["validation"], best["step"])
     assert trained.steps > best["step"]
     rv.segment(validation, foz.load_zoo_model("glus-tiny", device="cpu", adapter=trained.adapter), label_field="best")
-    assert rv.evaluate(validation, "best", eval_key="best_eval").metrics()["J&F"] == best["validation"]
+    assert rv.evaluate(validation, "best", eval_key="best_eval").metrics()["J&F"] == pytest.approx(
+        best["validation"], abs=J_AND_F
+    )
     demo.delete_frame_field("best")
     demo.delete_evaluation("best_eval")
 

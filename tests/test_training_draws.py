@@ -43,10 +43,12 @@ def test_every_pass_draws_something_else_and_a_resumed_run_the_same():
 def test_drawing_leaves_the_global_generators_alone(workers):
     torch.manual_seed(3)
     np.random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    expected = torch.rand(3), np.random.random(3)
+    torch.manual_seed(3)
+    np.random.seed(3)
     taken(workers)
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all()
+    assert torch.equal(torch.rand(3), expected[0])
+    assert (np.random.random(3) == expected[1]).all()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -16,17 +16,13 @@ from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.glus.config import GlusInference
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.training.batch import Batch, Collator
-from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig, TrainingConfig
-from fiftyone_refvos.training.lora import merge_lora, merged_state, published_parameter
+from fiftyone_refvos.training.config import LoraConfig, SamplingConfig, TrainingConfig
+from fiftyone_refvos.training.lora import published_parameter
 from fiftyone_refvos.training.network import TrainingNetwork
 from tests.small import CAT, DOG, glus_tiny, noise_video
-from tests.training_data import BOTH, NOTHING, SAME_DOG, MemoryVideo, Setup, from_nothing, glus
-from tests.training_data import DOG as THE_DOG
+from tests.training_data import PUBLISHED, VIDEOS, Setup, from_nothing, glus
 
-VIDEOS = [MemoryVideo("a"), MemoryVideo("b", size=(40, 72), expressions=(BOTH, SAME_DOG))]
-PUBLISHED = Setup(TrainingConfig(sampling=SamplingConfig(query_frames=2)))
 INFERENCE_WORDING = TrainingConfig(sampling=SamplingConfig(query_frames=3, wording="inference"))
-NO_TARGET = (THE_DOG, NOTHING, BOTH)
 
 # Parts of SAM2 that have no effect on a mask prompted by one embedding, and what CLIP computes after the features.
 NEVER_USED = (
@@ -249,66 +245,6 @@ def test_each_frame_is_encoded_once_for_all_expressions() -> None:
     assert seen == {"clip": [distinct], "sam": [2 * 2], "llama": [rows], "decoder": [rows, rows]}
 
 
-def test_losses_without_weight_are_not_computed() -> None:
-    setup = from_nothing(LossConfig(bce=0.0, dice=0.0, contrastive=0.0))
-    network, batch = setup.network(), setup.batch(VIDEOS)
-    output = network(batch)
-    assert output.losses.keys() == {"ce", "total"}
-    assert output.low_res is None
-    setup = from_nothing(LossConfig(ce=0.0, bce=0.0, contrastive=0.0))
-    output = setup.network()(batch)
-    assert output.losses.keys() == {"dice", "total"}
-    assert output.losses["dice"] == output.losses["total"] > 0
-
-
-def test_expression_without_target_is_supervised_in_its_words_alone() -> None:
-    setup = from_nothing(LossConfig(negatives=1), query_frames=2, no_target=True)
-    network = setup.network()
-    batch = setup.batch([MemoryVideo("a", expressions=NO_TARGET)], count=1)
-    order = [row.expression for row in batch.rows]
-    output = network(batch)
-    assert output.low_res is not None
-    assert output.low_res.shape[:2] == (2, 2)
-    assert batch.target_rows.tolist() == [n for n, identity in enumerate(order) if identity != NOTHING.id]
-    assert {entry.expression for entry in network.bank.entries} == {THE_DOG.id, BOTH.id}
-    logits = network.glus.lm_head(output.seg_hidden)
-    labels = torch.full((3, 2), setup.writer().seg_id)
-    labels[order.index(NOTHING.id)] = setup.writer().no_target_id
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    assert output.losses["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_batch_in_which_nothing_has_a_target_has_no_mask_loss() -> None:
-    setup = from_nothing(LossConfig(ce=0.0), no_target=True)
-    network = setup.network()
-    output = network(setup.batch([MemoryVideo("a", expressions=(NOTHING,))], count=1))
-    assert output.losses.keys() == {"total"}
-    output.losses["total"].backward()
-    assert output.losses["total"] == 0
-
-
-def test_contrastive_loss_needs_a_source_that_has_it() -> None:
-    setup = Setup(replace(PUBLISHED.config, losses=LossConfig(negatives=1)))
-    network = setup.network()
-    clips = setup.clips(VIDEOS[:1])
-    output = network(Collator(112, "center_crop")(clips))
-    assert output.contrastive is not None
-    assert output.losses["contrastive"] > 0  # two expressions of the dog, and one of more
-    other = setup.network()
-    output = other(Collator(112, "center_crop")([replace(clip, contrastive=False) for clip in clips]))
-    assert "contrastive" not in output.losses
-    assert other.bank.entries == []
-
-
-def test_targets_may_have_any_size() -> None:
-    setup = from_nothing()
-    network = setup.network()
-    for size in ((32, 32), (96, 128)):
-        batch = setup.batch([MemoryVideo("a", target_size=size)])
-        assert batch.targets[0].masks.shape[-2:] == size
-        assert network(batch).losses["bce"].isfinite()
-
-
 def test_memory_learns_also_after_the_network_was_used_for_inference() -> None:
     setup = from_nothing(query_frames=2)
     network = setup.network()
@@ -341,77 +277,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple):
         for part in value:
             yield from _tensors(part)
-
-
-def test_new_lora_changes_nothing_and_merged_lora_is_the_same_network() -> None:
-    setup = PUBLISHED
-    network, batch = setup.network().eval(), setup.batch(VIDEOS)
-    plain = Setup(replace(setup.config, lora=None)).network().eval()
-    before = network(batch)
-    torch.testing.assert_close(before.seg_hidden, plain(batch).seg_hidden, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():
-        for name, parameter in network.glus.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    changed = network(batch).seg_hidden
-    assert (changed - before.seg_hidden).abs().max() > 1e-2
-    state = merged_state(network.glus)
-    torch.testing.assert_close(network(batch).seg_hidden, changed)  # it stayed as it was
-    plain.glus.load_state_dict(state)
-    torch.testing.assert_close(plain(batch).seg_hidden, changed, atol=1e-4, rtol=1e-4)
-    merge_lora(network.glus)
-    assert network.glus.state_dict().keys() == state.keys()
-    torch.testing.assert_close(network.glus.state_dict(), state)
-
-
-def test_network_learns_a_batch_by_heart() -> None:
-    setup = from_nothing(LossConfig(clip_targets=True))
-    network, batch = setup.network(), setup.batch(VIDEOS)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.0)
-    totals = []
-    for _ in range(25):
-        total = network(batch).losses["total"]
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < 0.5 * totals[0]
-
-
-def test_frozen_weights_are_held_in_bfloat16_where_all_is_computed_in_it() -> None:
-    setup = Setup(replace(PUBLISHED.config, precision="bf16"))
-    network, batch = setup.network(), setup.batch(VIDEOS)
-    large = {name: p for name, p in network.glus.named_parameters() if name.startswith(("llama.", "clip."))}
-    assert {p.dtype for p in large.values() if not p.requires_grad} == {torch.bfloat16}
-    small = {name: p for name, p in network.glus.named_parameters() if name not in large}
-    assert {p.dtype for p in (*network.trained_parameters().values(), *small.values())} == {torch.float32}
-    exact = PUBLISHED.network()
-    exact.load_state_dict(network.state_dict())  # the same rounded weights, in float32
-    outputs = []
-    for each in (network.eval(), exact.eval()):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs.append(each(batch))
-    torch.testing.assert_close(outputs[0].losses, outputs[1].losses, rtol=2e-2, atol=2e-2)
-    outputs[0].losses["total"].backward()
-    assert all(p.grad.isfinite().all() for p in network.trained_parameters().values() if p.grad is not None)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        segmenter = GlusSegmenter(network.glus, glus_tiny().prompts.tokenizer, glus_tiny().settings)
-        assert len(list(segmenter.segment(noise_video(3), [DOG, CAT]))) == 6
-    assert {tensor.dtype for tensor in merged_state(network.glus).values()} == {torch.bfloat16, torch.float32}
-
-
-@pytest.mark.parametrize("setup", [PUBLISHED, from_nothing()])
-def test_weights_that_are_stored_in_bfloat16_are_trained_in_float32(setup: Setup) -> None:
-    network = TrainingNetwork(glus().bfloat16(), setup.config)
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize("setup", [PUBLISHED, from_nothing(query_frames=2, context_frames=2)])
-def test_mixed_precision_gives_finite_losses_and_gradients(setup: Setup) -> None:
-    network, batch = setup.network(), setup.batch(VIDEOS)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = network(batch).losses
-    losses["total"].backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert all(p.grad.isfinite().all() for p in network.trained_parameters().values() if p.grad is not None)

@@ -119,3 +119,8 @@ def from_nothing(losses: LossConfig | None = None, **sampling: object) -> Setup:
     chosen = replace(SamplingConfig(), **(values | sampling))  # type: ignore[arg-type]
     weights = losses or LossConfig(contrastive=0.0)
     return Setup(TrainingConfig(trainable="all", lora=None, sampling=chosen, losses=weights))
+
+
+VIDEOS = (MemoryVideo("a"), MemoryVideo("b", size=(40, 72), expressions=(BOTH, SAME_DOG)))
+PUBLISHED = Setup(TrainingConfig(sampling=SamplingConfig(query_frames=2)))
+"""Training as it was published, of the videos above."""

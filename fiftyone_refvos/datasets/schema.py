@@ -8,7 +8,7 @@ import fiftyone as fo
 
 from fiftyone_refvos.datasets.layout import Layout
 from fiftyone_refvos.datasets.records import MediaRecord
-from fiftyone_refvos.fields.schema import declare, declare_detections, declare_expressions, label_path
+from fiftyone_refvos.fields.schema import Kind, declare_all, declare_detections, declare_expressions, label_path
 
 _KINDS: dict[type, type[fo.Field]] = {
     bool: fo.BooleanField,
@@ -28,25 +28,26 @@ def declare_schema(dataset: fo.Dataset, layout: Layout, gt_field: str) -> None:
     if dataset.media_type is None:
         dataset.media_type = layout.media_type
     declare_expressions(dataset)
-    path = label_path(dataset, "expressions")
-    declare(dataset, f"{path}.object_ids", fo.ListField, fo.StringField)
-    declare(dataset, f"{path}.no_target", fo.BooleanField)
-    if layout.partial_truth:
-        declare(dataset, f"{path}.{gt_field}_text", fo.StringField)
-        declare(dataset, f"{path}.{gt_field}_frames", fo.ListField, fo.IntField)
     truth = f"frames.{gt_field}" if layout.media_type == "video" else gt_field
     declare_detections(dataset, truth)
-    for name in _TRUTH:
-        declare(dataset, f"{truth}.detections.{name}", fo.StringField)
+    path = label_path(dataset, "expressions")
+    kinds: dict[str, Kind] = {
+        f"{path}.object_ids": (fo.ListField, fo.StringField),
+        f"{path}.no_target": (fo.BooleanField, None),
+    }
+    if layout.partial_truth:
+        kinds[f"{path}.{gt_field}_text"] = fo.StringField, None
+        kinds[f"{path}.{gt_field}_frames"] = fo.ListField, fo.IntField
+    kinds |= {f"{truth}.detections.{name}": (fo.StringField, None) for name in _TRUTH}
     if layout.media_type == "video":
-        declare(dataset, "frames_dir", fo.StringField)
-        declare(dataset, "frame_names", fo.ListField, fo.StringField)
-        declare(dataset, "frame_size", fo.ListField, fo.IntField)
+        kinds["frames_dir"] = fo.StringField, None
+        kinds["frame_names"] = fo.ListField, fo.StringField
+        kinds["frame_size"] = fo.ListField, fo.IntField
+    declare_all(dataset, kinds)
 
 
 def declare_record(dataset: fo.Dataset, record: MediaRecord) -> None:
     """Declares what the expressions of a record have besides."""
     path = label_path(dataset, "expressions")
     extras: dict[str, Any] = {name: value for each in record.expressions for name, value in each.attributes.items()}
-    for name, value in extras.items():
-        declare(dataset, f"{path}.{name}", _KINDS[type(value)])
+    declare_all(dataset, {f"{path}.{name}": (_KINDS[type(value)], None) for name, value in extras.items()})

@@ -9,7 +9,7 @@ import fiftyone as fo
 
 from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, text_of
 from fiftyone_refvos.fields.samples import FieldError, RawLabel, locate, read_label, root_dataset, write_label
-from fiftyone_refvos.fields.schema import EXPRESSIONS, declare, declare_expressions, label_path
+from fiftyone_refvos.fields.schema import EXPRESSIONS, declare, declare_all, declare_expressions, label_path
 
 _ATTRIBUTES: dict[str, type[fo.Field]] = {
     "expression_id": fo.StringField,
@@ -74,8 +74,7 @@ def declare_failures(
             f"dataset {dataset.name!r}: {field!r} does not hold TemporalDetections, but is where failures go: "
             "choose another eval_key, or rename the field"
         )
-    for name, kind in _ATTRIBUTES.items():
-        declare(dataset, f"{field}.detections.{name}", kind)
+    declare_all(dataset, {f"{field}.detections.{name}": (kind, None) for name, kind in _ATTRIBUTES.items()})
 
 
 def write_failures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fiftyone as fo
@@ -11,6 +11,8 @@ import fiftyone.core.media as fom
 from fiftyone_refvos.fields.samples import FieldError, root_dataset
 
 EXPRESSIONS = "expressions"
+Kind = tuple[type[fo.Field], type[fo.Field] | None]
+"""What a field holds, and what its items are if it holds a list."""
 
 # Where the labels lie inside a label of each type that may hold expressions.
 LISTS: dict[type[fo.Label], str | None] = {
@@ -28,7 +30,7 @@ _MASKLET_ATTRIBUTES = {
     "iou": fo.FloatField,
 }
 # What is known of an expression once its masklet is written, as `<masklet field>_<name>`.
-RESULT_ATTRIBUTES: dict[str, tuple[type[fo.Field], type[fo.Field] | None]] = {
+RESULT_ATTRIBUTES: dict[str, Kind] = {
     "no_target": (fo.BooleanField, None),
     "score": (fo.FloatField, None),
     "key_frame": (fo.IntField, None),
@@ -100,8 +102,8 @@ def declare_expressions(dataset: fo.Dataset, field: str = EXPRESSIONS) -> None:
             f"dataset {dataset.name!r}: the field {field!r} holds plain text, which cannot carry ids: "
             f"rename it with dataset.rename_sample_field({field!r}, 'prompt') and use it as prompt field"
         )
-    for name, kind in _EXPRESSION_ATTRIBUTES.items():
-        declare(dataset, f"{label_path(dataset, field)}.{name}", kind)
+    path = label_path(dataset, field)
+    declare_all(dataset, {f"{path}.{name}": (kind, None) for name, kind in _EXPRESSION_ATTRIBUTES.items()})
 
 
 def check_label_field(field: str) -> None:
@@ -137,11 +139,9 @@ def declare_masklet_schema(
     declare_expressions(dataset, expressions_field)
     prefix = "frames." if _is_video(dataset) else ""
     declare_detections(dataset, prefix + field)
-    for name, kind in _MASKLET_ATTRIBUTES.items():
-        declare(dataset, f"{prefix}{field}.detections.{name}", kind)
-    path = label_path(dataset, expressions_field)
-    for name, (kind, inner) in RESULT_ATTRIBUTES.items():
-        declare(dataset, f"{path}.{field}_{name}", kind, inner)
+    masks, path = f"{prefix}{field}.detections", label_path(dataset, expressions_field)
+    attributes = {f"{masks}.{name}": (kind, None) for name, kind in _MASKLET_ATTRIBUTES.items()}
+    declare_all(dataset, attributes | {f"{path}.{field}_{name}": kind for name, kind in RESULT_ATTRIBUTES.items()})
 
 
 def declare_floats(dataset: fo.Dataset, paths: Iterable[str]) -> None:
@@ -150,30 +150,43 @@ def declare_floats(dataset: fo.Dataset, paths: Iterable[str]) -> None:
     Raises:
         FieldError: if one of the paths holds something else
     """
-    for path in paths:
-        declare(dataset, path, fo.FloatField)
+    declare_all(dataset, dict.fromkeys(paths, (fo.FloatField, None)))
 
 
 def declare(dataset: fo.Dataset, path: str, kind: type[fo.Field], subfield: type[fo.Field] | None = None) -> None:
-    """Declares one field or attribute, unless it is declared.
+    """Declares one field or attribute, as `declare_all`."""
+    declare_all(dataset, {path: (kind, subfield)})
+
+
+def declare_all(dataset: fo.Dataset, kinds: Mapping[str, Kind]) -> None:
+    """Declares fields and attributes, unless they are declared; none of them if one path holds something else.
+
+    FiftyOne reads and writes the schema of the whole dataset in every call, so the attributes of a label are one.
 
     Args:
         dataset: the dataset
-        path: of a field, a frame field or an attribute of labels
-        kind: what it holds
-        subfield: what a list holds
+        kinds: by the path of a field, a frame field or an attribute of labels, what it holds, and what a list holds
 
     Raises:
-        FieldError: if the path holds something else
+        FieldError: if a path holds something else
     """
-    stored = dataset.get_field(path)
-    if stored is None:
-        _add(dataset, path, kind, **({"subfield": subfield} if subfield else {}))
-    elif not isinstance(stored, kind):
-        raise FieldError(
-            f"dataset {dataset.name!r}: {path!r} holds {_describe(stored)}, but has to be a {kind.__name__}: "
-            "rename it or choose another label field"
-        )
+    missing: dict[str, dict[str, Kind]] = {}
+    for path, (kind, subfield) in kinds.items():
+        stored = dataset.get_field(path)
+        if stored is None:
+            parent, _, name = path.rpartition(".")
+            missing.setdefault(parent, {})[name] = kind, subfield
+        elif not isinstance(stored, kind):
+            raise FieldError(
+                f"dataset {dataset.name!r}: {path!r} holds {_describe(stored)}, but has to be a {kind.__name__}: "
+                "rename it or choose another label field"
+            )
+    for parent, attributes in missing.items():
+        if parent in ("", "frames"):
+            for name, (kind, subfield) in attributes.items():
+                _add(dataset, f"{parent}.{name}".strip("."), kind, **({"subfield": subfield} if subfield else {}))
+        else:
+            _add_attributes(dataset, parent, attributes)
 
 
 def declare_detections(dataset: fo.Dataset, path: str) -> None:
@@ -221,6 +234,26 @@ def _add(dataset: fo.Dataset, path: str, kind: type[fo.Field], **options: Any) -
         dataset.add_frame_field(path.removeprefix("frames."), kind, **options)
     else:
         dataset.add_sample_field(path, kind, **options)
+
+
+def _add_attributes(dataset: fo.Dataset, path: str, attributes: Mapping[str, Kind]) -> None:
+    """Adds attributes to the labels at a path, all of them at once."""
+    labels = dataset.get_field(path)
+    in_list = isinstance(labels, fo.ListField)
+    options = {
+        "embedded_doc_type": (labels.field if in_list else labels).document_type,
+        "fields": [_attribute(name, *kind) for name, kind in attributes.items()],
+    }
+    if in_list:
+        _add(dataset, path, fo.ListField, subfield=fo.EmbeddedDocumentField, **options)
+    else:
+        _add(dataset, path, fo.EmbeddedDocumentField, **options)
+
+
+def _attribute(name: str, kind: type[fo.Field], subfield: type[fo.Field] | None) -> fo.Field:
+    field = kind(subfield()) if subfield else kind()
+    field.name = name
+    return field
 
 
 def _prompt_type(stored: fo.Field) -> type | None:

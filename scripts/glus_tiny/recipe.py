@@ -6,7 +6,6 @@ it takes 23 minutes; without a GPU, days.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import time
