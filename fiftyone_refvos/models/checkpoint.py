@@ -123,17 +123,31 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def _read_bin(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    state = read_pickle(path)
+    if not is_state(state):
+        raise CheckpointError(f"{path} should hold a flat dictionary of tensors")
+    yield from state.items()
+
+
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote, on the CPU; a pickle that would run code is refused.
+
+    Raises:
+        CheckpointError: for such a file, and for one that cannot be read
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors, and is refused because loading it would run its code"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no PyTorch weight file ({error}); download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} should hold a flat dictionary of tensors")
-    yield from state.items()
+
+
+def is_state(content: Any) -> bool:
+    """Whether this is a flat dictionary of tensors."""
+    return isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _is_zip(path: Path) -> bool:

@@ -16,6 +16,7 @@ from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS, SHIPPED
 from fiftyone_refvos.models.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
     from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
     from fiftyone_refvos.models.sam2_config import Sam2Sizes
     from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
@@ -199,6 +200,81 @@ def load_named_selector(name: str, *, checkpoint: str | Path | None = None, **op
             "fiftyone_refvos.train_selector has written, or another copy"
         )
     return load_selector(folder, **options)
+
+
+def load_mllmseg(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> MllmsegSegmenter:
+    """Loads a referring segmenter of images.
+
+    Args:
+        folder: a checkpoint in the published layout, merged or not
+        device: by default the GPU where there is one
+        dtype: by default bfloat16 on a GPU and float32 elsewhere
+        settings: how to run it, by field name of `MllmsegInference`
+
+    Raises:
+        ValueError: for an unknown or wrong setting
+        CheckpointError: for a folder that is no MLLMSeg checkpoint
+        DeviceError: if the device is not there
+    """
+    from fiftyone_refvos.models.internvl_tokenizer import load_tokenizer
+    from fiftyone_refvos.models.mllmseg.config import MllmsegConfig, MllmsegInference
+    from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
+    from fiftyone_refvos.models.mllmseg.weights import load_network
+
+    resolved = resolve_device(device)
+    options = _settings(MllmsegInference, settings or {}, system="MLLMSeg")
+    folder = Path(folder)
+    config = MllmsegConfig.read(folder)
+    tokenizer = load_tokenizer(folder, config.family)
+    network = load_network(folder, config, device=resolved, dtype=resolve_dtype(dtype, resolved))
+    return MllmsegSegmenter(network, tokenizer, options)
+
+
+def load_mllmseg_over_time(
+    folder: str | Path,
+    *,
+    tracker: str | Path | None = None,
+    sam_config: str | Path | None = None,
+    candidates: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Segmenter:
+    """Loads MLLMSeg as a segmenter of videos: frame by frame, or with the memory of SAM2.
+
+    Args:
+        folder: a checkpoint in the published layout, merged or not
+        tracker: the published weights of SAM2 2.0, which carries the mask of one frame through the video; without,
+            each frame is segmented on its own
+        sam_config: a SAM2 yaml, for a tracker that is not Hiera-L
+        candidates: most frames among which the key frame is chosen, see `KeyFrameSettings`
+        device, dtype, settings: as of `load_mllmseg`
+
+    Raises:
+        ValueError: for an unknown or wrong setting
+        CheckpointError: for a folder that is no MLLMSeg checkpoint, and a file with other weights than SAM2's
+        DeviceError: if the device is not there
+    """
+    from fiftyone_refvos.models.mllmseg.per_frame import PerFrameSegmenter
+
+    images = load_mllmseg(folder, device=device, dtype=dtype, settings=settings)
+    if tracker is None:
+        return PerFrameSegmenter(images)
+    from fiftyone_refvos.models.mllmseg.tracking import KeyFrameSegmenter, KeyFrameSettings
+    from fiftyone_refvos.models.sam2_checkpoint import load_tracking_sam2
+    from fiftyone_refvos.models.sam2_config import Sam2Sizes, read_yaml
+
+    config = read_yaml(Path(sam_config)) if sam_config is not None else Sam2Sizes().to_yaml()
+    options = KeyFrameSettings() if candidates is None else KeyFrameSettings(candidates)
+    network = images.network
+    sam2 = load_tracking_sam2(Path(tracker), config, device=network.device, dtype=network.dtype)
+    return KeyFrameSegmenter(images, sam2, options)
 
 
 def find_checkpoint(name: str, checkpoint: str | Path | None = None, *, revision: str | None = None) -> Path:

@@ -24,6 +24,23 @@ def check_request(frames: FrameSource, expressions: Sequence[Expression]) -> Non
         raise ValueError(f"{frames.name} has no frames")
 
 
+def check_key_frames(frames: FrameSource, expressions: Sequence[Expression], key_frames: Mapping[str, int]) -> None:
+    """Refuses key frames that are not in the video, or of expressions that were not given.
+
+    Raises:
+        ValueError: for such a key frame
+    """
+    unknown = sorted(key_frames.keys() - {expression.id for expression in expressions})
+    if unknown:
+        raise ValueError(f"key frames for unknown expression ids: {unknown}")
+    for identity, key in key_frames.items():
+        if not 0 <= key < len(frames):
+            raise ValueError(
+                f"key frame {key} of expression {identity!r} is outside of {frames.name}, "
+                f"whose frames are 0 to {len(frames) - 1}"
+            )
+
+
 class Segmenter(Protocol):
     """A network that finds what an expression names in the frames of a video."""
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from fiftyone_refvos.verify import (
     datasets,
     glus,
+    mllmseg,
+    mllmseg_tables,
+    mllmseg_training,
     pseudo_labels,
     res_metrics,
     sa2va,
@@ -32,6 +35,8 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (training.is_step_case, training.check_step),
     (training.is_losses_case, training.check_losses),
     (selector.is_inference_case, selector.check_inference),
+    (mllmseg.is_inference_case, mllmseg.check_inference),
+    (mllmseg_training.is_step_case, mllmseg_training.check_step),
     (selector.is_clustering_case, selector.check_clustering),
     (sa2va.is_case, sa2va.check),
     (sa2va_tables.is_language_model_case, sa2va_tables.check_language_model),
@@ -44,6 +49,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Check], ...] = (
     (tables.is_tokenizer_table, tables.check_tokenizer),
     (tables.is_schedule_table, tables.check_schedules),
     (tables.is_glus_key_table, tables.check_glus_keys),
+    (mllmseg_tables.is_key_table, mllmseg_tables.check_keys),
     (selector_tables.is_key_table, selector_tables.check_keys),
 )
 

@@ -23,7 +23,7 @@ from fiftyone_refvos.models.glus.network import GlusNetwork, PrefixCache
 from fiftyone_refvos.models.glus.prompt import Prompt, PromptWriter
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.sam2 import DecodedMasks, ImageFeatures, MemoryBank, masks_at_size
-from fiftyone_refvos.models.segmenter import check_request
+from fiftyone_refvos.models.segmenter import check_key_frames, check_request
 from fiftyone_refvos.sampling import context_frames
 from fiftyone_refvos.video import FrameSource
 
@@ -174,19 +174,10 @@ class GlusSegmenter:
         self, frames: FrameSource, expressions: Sequence[Expression], key_frames: Mapping[str, int]
     ) -> dict[str, int]:
         check_request(frames, expressions)
-        ids = [expression.id for expression in expressions]
         for expression in expressions:
             self.prompts.check(expression)
-        unknown = sorted(key_frames.keys() - set(ids))
-        if unknown:
-            raise ValueError(f"key frames for unknown expression ids: {unknown}")
-        for identity, key in key_frames.items():
-            if not 0 <= key < len(frames):
-                raise ValueError(
-                    f"key frame {key} of expression {identity!r} is outside of {frames.name}, "
-                    f"whose frames are 0 to {len(frames) - 1}"
-                )
-        return {identity: key_frames.get(identity, 0) for identity in ids}
+        check_key_frames(frames, expressions, key_frames)
+        return {expression.id: key_frames.get(expression.id, 0) for expression in expressions}
 
     @torch.inference_mode()
     def _steps(self, frames: FrameSource, expressions: Sequence[Expression], keys: dict[str, int]) -> Iterator[Step]:

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression, FloatArray
+from fiftyone_refvos.models.branches import Branches, split_trunk
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.segmenter import check_request
 from fiftyone_refvos.models.selector.config import RESOURCES, SelectorInference
-from fiftyone_refvos.models.selector.network import Branches, SelectorNetwork
+from fiftyone_refvos.models.selector.network import SelectorNetwork
 from fiftyone_refvos.models.selector.prompt import PromptWriter, ScorePrompt
 from fiftyone_refvos.models.selector.protocol import FrameSelector
 from fiftyone_refvos.sampling import residue_classes
@@ -222,16 +223,6 @@ class LanguageFrameSelector(FrameSelector):
         for answer in self.open(frames).answers(expressions):
             scores[answer.expression.id][answer.frame] = answer.score
         return scores
-
-
-def split_trunk(branches: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """What several lists of ids begin with alike, and the rest of each."""
-    alike = 0
-    for ids in zip(*branches, strict=False):
-        if len(set(ids)) > 1:
-            break
-        alike += 1
-    return branches[0][:alike], [ids[alike:] for ids in branches]
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

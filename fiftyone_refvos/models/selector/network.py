@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaModel
 
+from fiftyone_refvos.models.branches import Branches, run_branches
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.clip_tower import clip_processor, patch_features
 from fiftyone_refvos.models.llama import embed_prompt
 from fiftyone_refvos.models.selector.clustering import MergedTokens, level_sizes, merge_levels
 from fiftyone_refvos.models.selector.config import SelectorConfig
 from fiftyone_refvos.video import Frame
-
-
-@dataclass(frozen=True)
-class Branches:
-    """T trees of prompts that go through the language model in one sequence after a shared beginning.
-
-    A tree is a trunk, which is the beginning of E branches; each branch sees the shared beginning, its trunk and
-    itself. All trees have branches of the same lengths.
-
-    Attributes:
-        trunks: `(T, trunk, D)` input embeddings
-        leaves: `(length, D)` input embeddings of the rest of each of the E branches, which may be empty
-    """
-
-    trunks: Tensor
-    leaves: list[Tensor]
-
-    @property
-    def tree_length(self) -> int:
-        """Positions of one tree."""
-        return self.trunks.shape[1] + sum(len(leaf) for leaf in self.leaves)
-
-    def embeds(self) -> Tensor:
-        """`(1, T * tree, D)`, tree after tree, each its trunk and then its leaves."""
-        leaves = torch.cat(self.leaves).expand(len(self.trunks), -1, -1)
-        return torch.cat([self.trunks, leaves], dim=1).flatten(0, 1)[None]
-
-    def places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The positions of one tree: their order in a prompt, their branch (-1: trunk), the end of each branch."""
-        trunk = self.trunks.shape[1]
-        order, branch, last = [torch.arange(trunk)], [torch.full((trunk,), -1)], []
-        end = trunk
-        for number, leaf in enumerate(self.leaves):
-            order.append(torch.arange(trunk, trunk + len(leaf)))
-            branch.append(torch.full((len(leaf),), number))
-            end += len(leaf)
-            last.append(end - 1 if len(leaf) else trunk - 1)
-        return torch.cat(order), torch.cat(branch), torch.tensor(last)
 
 
 class SelectorNetwork(nn.Module):
@@ -141,23 +103,9 @@ class SelectorNetwork(nn.Module):
         Returns:
             `(layers, T, E, D)` hidden states, the last of them after the final norm
         """
-        order, branch, last = (places.to(self.device) for places in branches.places())
-        count, length, start = len(branches.trunks), branches.tree_length, prefix.get_seq_length()
-        seen = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        seen &= (branch[None] == -1) | (branch[None] == branch[:, None])
-        beginning = torch.ones(count * length, start, dtype=torch.bool, device=self.device)
-        mask = torch.cat([beginning, torch.block_diag(*[seen] * count).bool()], dim=1)
-        output = self.llama(
-            inputs_embeds=branches.embeds(),
-            attention_mask=mask[None, None],
-            position_ids=(start + order).repeat(count)[None],
-            past_key_values=prefix,
-            use_cache=True,
-            output_hidden_states=every_layer,
-        )
-        prefix.crop(-count * length)
-        states = output.hidden_states if every_layer else [output.last_hidden_state]
-        return torch.stack([state[0].unflatten(0, (count, length))[:, last] for state in states])
+        states = run_branches(self.llama, prefix, branches, every_layer=every_layer)
+        last = branches.places()[2].to(self.device)
+        return torch.stack([state[:, last] for state in states])
 
     def score(self, hidden: Tensor) -> Tensor:
         """The scores `(...)` of final hidden states `(..., D)`; they have no bounds."""
