@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression, FrameResult
+from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.config import Mode, Sa2vaConfig, Sa2vaInference
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, segmentation_question
@@ -245,7 +246,11 @@ def changed_checkpoint(tmp_path: Path, change) -> Path:
         ("llm_config.architectures", ["Phi3ForCausalLM"], "Phi-3 was the base of unpublished models only"),
         ("llm_config.architectures", ["GptForCausalLM"], "names 'GptForCausalLM'; known are Qwen2ForCausalLM"),
         ("llm_config.rope_scaling", {"type": "yarn"}, "rope_scaling is of type 'yarn'"),
+        ("llm_config.hidden_act", "swish9", "text_config.hidden_act is 'swish9'"),
+        ("llm_config.hidden_size", "64", "'hidden_size' expected int, got str"),
         ("vision_config.norm_type", "batch_norm", "norm_type is 'batch_norm'"),
+        ("force_image_size", 224, "force_image_size is 224, but vision_config.image_size 448"),
+        ("max_dynamic_patch", 0, "max_dynamic_patch 0; expected 1 <= min <= max"),
     ],
 )
 def test_unknown_families_and_config_values_are_named(tmp_path: Path, key: str, value: object, message: str) -> None:
@@ -255,5 +260,5 @@ def test_unknown_families_and_config_values_are_named(tmp_path: Path, key: str, 
             config = config[parent]
         config[last] = value
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         Sa2vaConfig.read(changed_checkpoint(tmp_path, change))

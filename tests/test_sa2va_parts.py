@@ -142,3 +142,9 @@ def test_tokenizer_without_seg_and_folder_without_tokenizer_are_named(internlm2_
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no tokenizer; expected one of tokenizer.json"):
         load_tokenizer(tmp_path / "empty")
+
+
+def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=f"the tokenizer in {tmp_path} cannot be read"):
+        load_tokenizer(tmp_path)

@@ -34,6 +34,7 @@ from fiftyone_refvos.video import Frame
 
 _FILES = ("outputs.safetensors", "checkpoint/config.json", "inputs/meta.json")
 _IMAGE_TASKS = {"image_res": "image_res", "gcg": "gcg"}
+_TEXT_TASKS = {"vp": "visual_prompt", "chat": "chat"}
 
 
 def is_case(path: Path) -> bool:
@@ -47,8 +48,10 @@ def check(path: Path) -> CaseReport:
     report = CaseReport(path, "Sa2VA")
     case = Case.open(path, report)
     videos = {f"video.expr{n}": f"video_expr{n}" for n in range(len(case.meta["expressions"]))}
-    with report.stage("video"):
-        _check_video(case, {prefix: task for prefix, task in videos.items() if case.has(prefix)})
+    videos = {prefix: task for prefix, task in videos.items() if case.has(prefix)}
+    if videos:
+        with report.stage("video"):
+            _check_video(case, videos)
     for prefix, task in _IMAGE_TASKS.items():
         if case.has(prefix):
             with report.stage(prefix):
@@ -59,7 +62,7 @@ def check(path: Path) -> CaseReport:
     if case.has("chat"):
         with report.stage("chat"):
             case.add_answer("chat", "chat", case.answers({"chat": "chat"}, None)["chat"], None)
-    case.note_unknown()
+    case.note_left_out({**videos, **_IMAGE_TASKS, **_TEXT_TASKS})
     return report
 
 
@@ -77,7 +80,7 @@ def _check_video(case: Case, tasks: dict[str, str]) -> None:
     if segmenter.mode == "sa2va_i":
         for prefix in tasks:
             _check_consistent(case, prefix, keys)
-            _check_whole_video(case, seen, [prefix], END_TO_END_PIXELS)
+        _check_whole_video(case, seen, list(tasks), END_TO_END_PIXELS)
     else:
         _check_tracks(case, list(tasks), keys)
         _check_whole_video(case, seen, list(tasks), MASK_PIXELS)
@@ -178,16 +181,17 @@ def _check_consistent(case: Case, prefix: str, keys: dict[int, Frame]) -> None:
         {
             "key_low_res_logits_s4": (torch.stack([m.low_res[0, 0, ::4, ::4] for m in found]), MASK_LOGITS),
             "key_ious": (torch.stack([m.ious[0] for m in found]), SAM),
-            "key_mask_obj_ptr_raw": (torch.stack([m.pointer[0] for m in given.values()]), SAM),
             "track_low_res_logits_s4": (torch.stack([m.low_res[0, 0, ::4, ::4] for m in tracked]), MASK_LOGITS),
             "track_ious": (torch.stack([m.ious[0] for m in tracked]), SAM),
             "track_obj_ptr": (torch.stack([m.pointer[0] for m in tracked]), SAM),
             "track_object_score_logits": (torch.stack([m.object_score[0] for m in tracked]), SAM),
         },
     )
-    name = f"{prefix}.key_masks_packed"
+    pointers = torch.stack([m.pointer[0] for m in given.values()])
+    # stored before empty masks get the pointer for absence, which is all that is made of those
+    case.add_rows(f"{prefix}.key_mask_obj_ptr_raw", pointers, masks.flatten(1).any(dim=1), SAM)
     outlines = torch.cat([inside(masks_at_size(m.low_res, size)) for m in found])
-    case.add_masks(name, outlines.numpy(), tolerance=MASK_PIXELS)
+    case.add_masks(f"{prefix}.key_masks_packed", outlines.numpy(), tolerance=MASK_PIXELS)
     low_res = torch.stack([(given | followed)[n].low_res[0, 0] for n in range(len(case.frames))])
     case.add(prefix, {"propagated_1024_s32": (_square(case, low_res)[:, ::32, ::32], MASK_LOGITS)})
     _add_outlines(case, prefix, low_res, MASK_PIXELS, size, note=" from the stored key masks")
@@ -252,7 +256,7 @@ def _add_outlines(
     masks = torch.cat([masks_through_image(each[None, None], side, size) for each in low_res]).numpy()
     case.add_masks(f"{prefix}.masks_packed", masks, tolerance=tolerance, note=note)
     areas = torch.from_numpy(masks.sum((1, 2), dtype=np.int64))
-    case.add(prefix, {"mask_area": (areas, 10 * tolerance * size[0] * size[1])}, note=note)
+    case.add(prefix, {"mask_area": (areas, tolerance * size[0] * size[1])}, note=note)
 
 
 def _square(case: Case, low_res: Tensor) -> Tensor:

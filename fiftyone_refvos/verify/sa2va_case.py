@@ -104,6 +104,16 @@ class Case:
                 self.report.add_values(f"{prefix}.{name}{note}", ours, golden, tolerance)
                 self.compared.add(f"{prefix}.{name}")
 
+    def add_rows(self, name: str, ours: Tensor, rows: Tensor, tolerance: float) -> None:
+        """Compares those rows `(T,) bool` of a quantity that mean the same on both sides."""
+        golden = self.golden.get(name)
+        if golden is not None and rows.any():
+            note = "" if rows.all() else f", {int(rows.sum())} of {len(rows)} rows"
+            self.report.add_values(f"{name}{note}", ours[rows], golden[rows], tolerance)
+            self.compared.add(name)
+        else:
+            self.input_only(name, "no row means the same on both sides")
+
     def add_memory(self, name: str, ours: Tensor) -> None:
         """Compares a memory, relative to its size."""
         golden = self.golden.get(name)
@@ -124,7 +134,7 @@ class Case:
         golden = self.golden.get(name)
         if golden is not None:
             stored = self.unpack(name, ours.shape[2])
-            self.report.add_masks(f"{name}{note}", ours, stored, frame=10 * tolerance, video=tolerance)
+            self.report.add_masks(f"{name}{note}", ours, stored, frame=tolerance, video=tolerance)
             self.compared.add(name)
 
     def unpack(self, name: str, width: int) -> NDArray[np.bool_]:
@@ -136,20 +146,31 @@ class Case:
         if name in self.golden:
             self.report.not_compared[name] = reason
 
-    def note_unknown(self) -> None:
-        """Notes the stored tensors that nothing was compared with."""
+    def note_left_out(self, tasks: Mapping[str, str]) -> None:
+        """Notes the stored tensors that nothing was compared with, and tasks of the case without any.
+
+        Args:
+            tasks: those that were looked for, per golden prefix
+        """
         for name in sorted(self.golden.keys() - self.compared - self.report.not_compared.keys()):
             self.report.not_compared[name] = "unknown name"
+        done = {task for prefix, task in tasks.items() if self.has(prefix)}
+        for task in sorted(self.meta["tasks"].keys() - done):
+            self.report.not_compared[f"task {task}"] = "nothing of it is stored"
 
     def answers(self, tasks: Mapping[str, str], visual: Visual | None) -> dict[str, Answer]:
         """Answers to the tasks about the same images, greedily or along the stored ids, per golden prefix."""
-        free = {prefix: key for prefix, key in tasks.items() if not self.meta["tasks"][key].get("forced")}
+        free = {prefix: key for prefix, key in tasks.items() if not self.forced(key)}
         questions = [self.meta["tasks"][key]["text"] for key in free.values()]
         found = dict(zip(free, self.asker.ask(questions, visual), strict=True)) if free else {}
         for prefix, key in tasks.items():
             if prefix not in free:
                 found[prefix] = self._forced(prefix, self.meta["tasks"][key]["text"], visual)
         return found
+
+    def forced(self, task: str) -> bool:
+        """Whether the ids of an answer are given, not found."""
+        return bool(self.meta["tasks"][task].get("forced"))
 
     def _forced(self, prefix: str, question: str, visual: Visual | None) -> Answer:
         """The states along stored ids, which a random network would not have answered."""
@@ -168,7 +189,9 @@ class Case:
         """Compares a prompt, and what the language model makes of it."""
         self.add_equal(f"{prefix}.input_ids", answer.prompt)
         name = f"{prefix}.sequences"
-        if name in self.golden:
+        if self.forced(task):
+            self.input_only(name, "an input: the answer is forced")
+        elif name in self.golden:
             ids = self.answer_ids(prefix, len(answer.prompt))
             self.report.add_equal(name, answer.generation.ids, ids)
             self.compared.add(name)

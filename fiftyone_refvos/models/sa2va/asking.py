@@ -50,8 +50,15 @@ class Asker:
         self._batch = batch
 
     def ask(self, questions: Sequence[str], visual: Visual | None) -> Iterator[Answer]:
-        """Answers questions about the same images, whose visual tokens go through the language model once."""
+        """Answers questions about the same images, whose visual tokens go through the language model once.
+
+        Raises:
+            ValueError: if the images do not come after the same text in all of them
+        """
         prompts = [self.family.encode(question, visual) for question in questions]
+        beginnings = {tuple(prompt[: self.family.cut(prompt)]) for prompt in prompts}
+        if len(beginnings) > 1:
+            raise ValueError("questions that are asked together must have the same text before <image>")
         prefix = self.prefill(prompts[0], visual)
         for start in range(0, len(prompts), self._batch):
             batch = prompts[start : start + self._batch]

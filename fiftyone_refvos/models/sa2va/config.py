@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     InternVLConfig,
     InternVLVisionConfig,
@@ -15,6 +16,7 @@ from transformers import (
     Qwen2Config,
     Qwen3VLConfig,
 )
+from transformers.activations import ACT2FN
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.llama import llama_config
@@ -140,6 +142,7 @@ class Sa2vaConfig:
                 mllm, language_model = _internvl(config), _language_model(config["llm_config"])
             else:
                 mllm, language_model = _qwen_vl(config), "Qwen2ForCausalLM"
+            _check_activations(mllm)
             return cls(
                 mllm=mllm,
                 language_model=language_model,
@@ -149,7 +152,7 @@ class Sa2vaConfig:
             )
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, StrictDataclassError) as error:
             raise CheckpointError(f"{where}/config.json has a wrong entry: {error}") from error
 
 
@@ -201,6 +204,9 @@ def _internvl(config: Mapping[str, Any]) -> InternVLConfig:
     vision = config["vision_config"]
     if vision["norm_type"] not in ("layer_norm", "rms_norm"):
         raise ValueError(f"vision_config.norm_type is {vision['norm_type']!r}; known are 'layer_norm', 'rms_norm'")
+    side = config.get("force_image_size", vision["image_size"])
+    if side != vision["image_size"]:
+        raise ValueError(f"force_image_size is {side!r}, but vision_config.image_size {vision['image_size']!r}")
     return InternVLConfig(
         vision_config=InternVLVisionConfig(
             hidden_size=vision["hidden_size"],
@@ -236,6 +242,13 @@ def _qwen_vl(config: Mapping[str, Any]) -> PretrainedConfig:
     )
 
 
+def _check_activations(mllm: PretrainedConfig) -> None:
+    for part in ("vision_config", "text_config"):
+        name = getattr(mllm, part).hidden_act
+        if name not in ACT2FN:
+            raise ValueError(f"{part}.hidden_act is {name!r}, which transformers does not know")
+
+
 def _template(config: Mapping[str, Any]) -> str:
     name = str(config["template"]).replace("-", "_")
     if name not in TEMPLATES:
@@ -246,9 +259,12 @@ def _template(config: Mapping[str, Any]) -> str:
 def _tiling(config: Mapping[str, Any]) -> Tiling:
     if not config.get("dynamic_image_size", True):
         raise ValueError("dynamic_image_size is false; only tiled images are known")
+    least, most = int(config.get("min_dynamic_patch", 1)), int(config.get("max_dynamic_patch", 12))
+    if not 1 <= least <= most:
+        raise ValueError(f"min_dynamic_patch is {least}, max_dynamic_patch {most}; expected 1 <= min <= max")
     return Tiling(
         side=int(config.get("force_image_size", 448)),
-        most=int(config.get("max_dynamic_patch", 12)),
-        least=int(config.get("min_dynamic_patch", 1)),
+        most=most,
+        least=least,
         thumbnail=bool(config.get("use_thumbnail", True)),
     )
