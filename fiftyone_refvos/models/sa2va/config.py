@@ -88,14 +88,12 @@ class Sa2vaConfig:
 
     Attributes:
         mllm: stock configuration of the vision tower and the language model; its `model_type` is the family
-        language_model: whose published tensor names the language model has
         template: of the chat, in the InternVL family; the Qwen families have theirs beside the tokenizer
         tiling: of single images, in the InternVL family
         sam2: SAM2 configuration in the official yaml layout
     """
 
     mllm: PretrainedConfig
-    language_model: str
     template: str
     tiling: Tiling
     sam2: dict[str, Any]
@@ -138,14 +136,10 @@ class Sa2vaConfig:
             )
         try:
             sizes = sam2 or Sam2Sizes.from_dict(config.get("sam2", {}))
-            if "llm_config" in config:
-                mllm, language_model = _internvl(config), _language_model(config["llm_config"])
-            else:
-                mllm, language_model = _qwen_vl(config), "Qwen2ForCausalLM"
+            mllm = _internvl(config) if "llm_config" in config else _qwen_vl(config)
             _check_activations(mllm)
             return cls(
                 mllm=mllm,
-                language_model=language_model,
                 template=_template(config) if "llm_config" in config else "",
                 tiling=_tiling(config),
                 sam2=sizes.to_yaml(),
