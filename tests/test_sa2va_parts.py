@@ -12,8 +12,9 @@ import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.internvl_config import text_config
 from fiftyone_refvos.models.internvl_weights import internvl_tensors
-from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Tiling, text_config
+from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Tiling
 from fiftyone_refvos.models.sa2va.language import Generation, LanguageModel, PromptInputs
 from fiftyone_refvos.models.sa2va.pixels import tile_grid
 from fiftyone_refvos.models.sa2va.stopping import StopRule

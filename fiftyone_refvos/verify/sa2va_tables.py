@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from fiftyone_refvos.models.checkpoint import iterate_tensors, load_strictly, read_config, set_rotary
+from fiftyone_refvos.models.internvl_config import text_config
 from fiftyone_refvos.models.internvl_weights import internvl_tensors
-from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, text_config
+from fiftyone_refvos.models.sa2va.config import Sa2vaConfig
 from fiftyone_refvos.models.sa2va.language import LanguageModel, Prefix
 from fiftyone_refvos.models.sa2va.stopping import StopRule
 from fiftyone_refvos.models.sa2va.weights import check_published_keys, empty_network, has_tuned_decoder
