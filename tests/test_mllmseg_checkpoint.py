@@ -225,3 +225,13 @@ def test_internlm2_tokens_survive_a_round_trip() -> None:
     for text in ("", " ", "a  b", "naïve 狗 😀", "[SEG] [REJ][SEG].\n<img>x</img>"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.start == (1,)
+
+
+def test_special_pieces_stand_for_one_id_each_even_where_no_file_lists_them(tmp_path: Path) -> None:
+    folder = copy_checkpoint(INFERENCE, tmp_path)
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {"649": {"content": "[SEG]"}}}')
+    (folder / "added_tokens.json").unlink(missing_ok=True)
+    tokenizer = InternLM2Tokenizer(folder)
+    assert tokenizer.encode("<s></s>[SEG]<unk>") == [1, 2, 649, 0]
+    assert {"<s>", "</s>", "<unk>", "[SEG]", "<image>"} == set(tokenizer.reserved)
+    assert tokenizer.end_id == 2

@@ -153,7 +153,7 @@ def internlm2_folder(tmp_path: Path) -> Path:
 def test_internlm2_tokenizer_keeps_white_space_around_added_tokens_and_runs_no_code(internlm2_folder: Path) -> None:
     tokenizer = load_tokenizer(internlm2_folder)
     text = "<|im_start|>user\nPlease segment the dog. [SEG] <|im_end|>\n"
-    ids = tokenizer.encode(text)
+    ids = [*tokenizer.start, *tokenizer.encode(text)]
     assert (ids[0], ids[1]) == (1, 400)
     assert ids.count(403) == 1
     assert tokenizer.decode(ids) == "<s>" + text
