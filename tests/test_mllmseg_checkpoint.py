@@ -150,8 +150,11 @@ def test_another_system_and_wrong_entries_are_named(checkpoint: Path) -> None:
         "names Sa2VAChatModel": {"architectures": ["Sa2VAChatModel"]},
         "select_layer is -4, and must be -1": {"architectures": ["MLLMSeg"], "select_layer": -4},
         "template is 'phi3-chat'": {"select_layer": -1, "template": "phi3-chat"},
-        "force_image_size is 224, the vision tower has 448": {"template": "internvl2_5", "force_image_size": 224},
-        "language model 'Qwen3ForCausalLM'; those supported are InternLM2ForCausalLM, Qwen2ForCausalLM": {
+        "force_image_size is 224, but vision_config.image_size 448": {
+            "template": "internvl2_5",
+            "force_image_size": 224,
+        },
+        "llm_config.architectures names 'Qwen3ForCausalLM'; known are Qwen2ForCausalLM, InternLM2ForCausalLM": {
             "force_image_size": 448,
             "llm_config": {"architectures": ["Qwen3ForCausalLM"]},
         },
@@ -161,6 +164,24 @@ def test_another_system_and_wrong_entries_are_named(checkpoint: Path) -> None:
         assert message in refusal(checkpoint)
     (checkpoint / "config.json").write_text('{"architectures": ["MLLMSeg"]}')
     assert "lacks the entry 'vision_config'" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "value", "message"),
+    [
+        ("llm_config", "rope_scaling", {"type": "linear", "factor": 2.0}, "rope_scaling is of type 'linear'"),
+        ("llm_config", "bias", True, "llm_config.bias is true; InternLM2 is known without biases"),
+        ("llm_config", "hidden_act", "swish9", "text_config.hidden_act is 'swish9'"),
+        ("llm_config", "hidden_size", "96", "'hidden_size' expected int, got str"),
+        ("llm_config", "architectures", ["Phi3ForCausalLM"], "Phi-3 was the base of unpublished models only"),
+        ("vision_config", "norm_type", "batch_norm", "norm_type is 'batch_norm'; known are 'layer_norm', 'rms_norm'"),
+    ],
+)
+def test_variants_that_are_not_computed_are_named(
+    checkpoint: Path, part: str, entry: str, value: object, message: str
+) -> None:
+    change_config(checkpoint, {part: {entry: value}})
+    assert message in refusal(checkpoint)
 
 
 def test_unknown_and_wrong_settings_are_named() -> None:
@@ -204,3 +225,13 @@ def test_internlm2_tokens_survive_a_round_trip() -> None:
     for text in ("", " ", "a  b", "naïve 狗 😀", "[SEG] [REJ][SEG].\n<img>x</img>"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.start == (1,)
+
+
+def test_special_pieces_stand_for_one_id_each_even_where_no_file_lists_them(tmp_path: Path) -> None:
+    folder = copy_checkpoint(INFERENCE, tmp_path)
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {"649": {"content": "[SEG]"}}}')
+    (folder / "added_tokens.json").unlink(missing_ok=True)
+    tokenizer = InternLM2Tokenizer(folder)
+    assert tokenizer.encode("<s></s>[SEG]<unk>") == [1, 2, 649, 0]
+    assert {"<s>", "</s>", "<unk>", "[SEG]", "<image>"} == set(tokenizer.reserved)
+    assert tokenizer.end_id == 2

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.asking import Answer
 from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Sa2vaInference
@@ -260,6 +261,14 @@ def internlm2_tokenizer(tmp_path: Path) -> Path:
     added = ("<|im_start|>", "<|im_end|>", "<IMG_CONTEXT>", "[SEG]")
     (tmp_path / "added_tokens.json").write_text(json.dumps({token: base + n for n, token in enumerate(added)}))
     return tmp_path
+
+
+def test_qwen_network_beside_the_tokenizer_of_internlm2_is_named(internlm2_tokenizer: Path) -> None:
+    for file in shared_path("golden", "sa2va", "qwen2_5_vl_a", "checkpoint").glob("*"):
+        if file.name == "config.json" or file.name.startswith("model"):
+            (internlm2_tokenizer / file.name).symlink_to(file)
+    with pytest.raises(CheckpointError, match="holds the tokenizer of InternLM2; Qwen-VL has tokenizer.json"):
+        load_sa2va(internlm2_tokenizer, sam2=small_sam2("qwen2_5_vl_a"), device="cpu")
 
 
 def test_internlm2_with_the_large_vision_tower_segments_a_video(internlm2_tokenizer: Path) -> None:

@@ -246,6 +246,7 @@ def changed_checkpoint(tmp_path: Path, change) -> Path:
         ("llm_config.architectures", ["Phi3ForCausalLM"], "Phi-3 was the base of unpublished models only"),
         ("llm_config.architectures", ["GptForCausalLM"], "names 'GptForCausalLM'; known are Qwen2ForCausalLM"),
         ("llm_config.rope_scaling", {"type": "yarn"}, "rope_scaling is of type 'yarn'"),
+        ("llm_config.use_sliding_window", True, "use_sliding_window is true; Qwen2 is known with full attention"),
         ("llm_config.hidden_act", "swish9", "text_config.hidden_act is 'swish9'"),
         ("llm_config.hidden_size", "64", "'hidden_size' expected int, got str"),
         ("vision_config.norm_type", "batch_norm", "norm_type is 'batch_norm'"),

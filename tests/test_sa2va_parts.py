@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Tiling, text_config
+from fiftyone_refvos.models.internvl_config import text_config
+from fiftyone_refvos.models.internvl_weights import internvl_tensors
+from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Tiling
 from fiftyone_refvos.models.sa2va.language import Generation, LanguageModel, PromptInputs
 from fiftyone_refvos.models.sa2va.pixels import tile_grid
 from fiftyone_refvos.models.sa2va.stopping import StopRule
@@ -70,13 +73,37 @@ def test_states_are_those_where_a_token_went_in_so_the_last_one_has_none() -> No
 
 def test_fused_rows_of_internlm2_are_cut_per_key_head() -> None:
     mllm = InternVLConfig(text_config=text_config(INTERNLM2), tie_word_embeddings=False)
-    config = Sa2vaConfig(mllm, "InternLM2ForCausalLM", "internlm2_chat", Tiling(), {})
+    config = Sa2vaConfig(mllm, "internlm2_chat", Tiling(), {})
     rows = torch.arange(64.0)[:, None].expand(64, 32)  # per key head: 2 query heads, key, value, of 8 rows each
     name = "language_model.model.layers.1.attention.wqkv.weight"
     parts = {name.split(".")[-2]: part[:, 0] for name, part in translate([(name, rows)], config)}
     assert parts["q_proj"].tolist() == [*range(16), *range(32, 48)]
     assert parts["k_proj"].tolist() == [*range(16, 24), *range(48, 56)]
     assert parts["v_proj"].tolist() == [*range(24, 32), *range(56, 64)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("language_model.model.layers.1.attention.wqkv.weight", [63, 32]),
+        ("language_model.model.layers.1.attention.wqkv.weight", []),
+        ("vision_model.encoder.layers.0.attn.qkv.bias", [4]),
+    ],
+)
+def test_fused_rows_that_cannot_be_cut_are_named(name: str, shape: list[int]) -> None:
+    mllm = InternVLConfig(text_config=text_config(INTERNLM2), tie_word_embeddings=False)
+    config = Sa2vaConfig(mllm, "internlm2_chat", Tiling(), {})
+    message = re.escape(f"{name} is {shape}, which cannot be cut in queries, keys and values")
+    with pytest.raises(CheckpointError, match=message):
+        list(translate([(name, torch.zeros(shape))], config))
+
+
+def test_rotary_constants_that_old_files_hold_are_left_out() -> None:
+    mllm = InternVLConfig(text_config=text_config(INTERNLM2), tie_word_embeddings=False)
+    name = "language_model.model.layers.0.attention.rotary_emb.inv_freq"
+    assert list(internvl_tensors([(name, torch.zeros(4)), ("other", torch.zeros(1))], mllm, prefix="mllm.")) == [
+        ("other", torch.zeros(1))
+    ]
 
 
 def test_prompts_of_different_lengths_are_answered_together_as_each_is_alone() -> None:
@@ -126,7 +153,7 @@ def internlm2_folder(tmp_path: Path) -> Path:
 def test_internlm2_tokenizer_keeps_white_space_around_added_tokens_and_runs_no_code(internlm2_folder: Path) -> None:
     tokenizer = load_tokenizer(internlm2_folder)
     text = "<|im_start|>user\nPlease segment the dog. [SEG] <|im_end|>\n"
-    ids = tokenizer.encode(text)
+    ids = [*tokenizer.start, *tokenizer.encode(text)]
     assert (ids[0], ids[1]) == (1, 400)
     assert ids.count(403) == 1
     assert tokenizer.decode(ids) == "<s>" + text

@@ -213,3 +213,10 @@ def load_strictly(
             state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
     check_tensors(expected, found, where=where)
     module.load_state_dict(state, strict=True, assign=True)
+
+
+def set_rotary(module: nn.Module) -> None:
+    """Gives stock models that were made on the meta device their rotary constants, which no checkpoint holds."""
+    rotary = [(name, each) for name, each in module.named_modules() if hasattr(each, "inv_freq")]
+    for name, each in rotary:
+        module.set_submodule(name, type(each)(each.config))

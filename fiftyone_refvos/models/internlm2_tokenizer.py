@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN, SENTENCEPIECE_SPECIALS, load_sentencepiece
 
 
 class InternLM2Tokenizer:
@@ -24,19 +22,26 @@ class InternLM2Tokenizer:
 
     Attributes:
         start: the ids that a prompt begins with
-        added_tokens: ids of the added tokens; they go before the pieces of the same ids
+        added_tokens: ids of the added tokens, SentencePiece's own specials among them; they go before the pieces of
+            the same ids
 
     Raises:
         CheckpointError: if a file is missing or damaged
     """
 
     def __init__(self, folder: Path) -> None:
-        self._pieces = _load_pieces(folder / "tokenizer.model")
-        self.added_tokens = _read_added_tokens(folder)
+        self._pieces = load_sentencepiece(folder / "tokenizer.model")
+        specials = {name: self._pieces.piece_to_id(name) for name in SENTENCEPIECE_SPECIALS}
+        self.added_tokens: dict[str, int] = specials | _read_added_tokens(folder)
         self.start: tuple[int, ...] = (self._pieces.bos_id(),)
         self._texts = {number: token for token, number in self.added_tokens.items()}
         longest_first = sorted(self.added_tokens, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends every answer."""
+        return int(self._pieces.eos_id())
 
     @property
     def reserved(self) -> tuple[str, ...]:
@@ -79,17 +84,6 @@ class InternLM2Tokenizer:
             if number is not None:
                 parts.append(self._texts[number])
         return "".join(parts)
-
-
-def _load_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; the checkpoint folder must hold the SentencePiece model")
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-        processor.Load(str(path))
-    except (RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path} is no SentencePiece model ({error}); download it again") from error
-    return processor
 
 
 def _read_added_tokens(folder: Path) -> dict[str, int]:

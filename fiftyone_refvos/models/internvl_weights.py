@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import InternVLConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.internlm2_weights import internlm2_tensors
+from fiftyone_refvos.models.llama import COMPUTED
 
 Tensors = Iterable[tuple[str, Tensor]]
 
@@ -40,25 +41,41 @@ _LORA = re.compile(r"^(.*)\.(base_layer|lora_A\.default|lora_B\.default)\.weight
 _PARTS = ("base_layer", "lora_A.default", "lora_B.default")
 
 
-def internvl_tensors(tensors: Tensors, config: InternVLConfig) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a checkpoint under the names of `InternVLForConditionalGeneration`.
+def internvl_tensors(tensors: Tensors, config: InternVLConfig, *, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a checkpoint under the names of `InternVLForConditionalGeneration`, without computed constants.
 
-    Unknown names stay as they are; published ones without a counterpart, too.
+    The names of other parts stay as they are.
 
     Args:
         tensors: pairs of published names and tensors, without LoRA; they may be on the meta device
         config: whose numbers of heads say how packed projections are cut
+        prefix: of InternVL's own parts in the network that they are for
+
+    Raises:
+        CheckpointError: for a packed projection that cannot be cut
     """
     for name, tensor in tensors:
-        if name.startswith(_VISION_PREFIX):
-            yield from _vision(name, tensor)
-        elif name.startswith(_PROJECTOR_PREFIX):
-            number, _, kind = name.removeprefix(_PROJECTOR_PREFIX).partition(".")
-            yield f"model.multi_modal_projector.{_PROJECTOR.get(number, number)}.{kind}", tensor
-        elif name.startswith(_LANGUAGE_PREFIX):
-            yield from _language(name, tensor, config)
-        else:
+        if COMPUTED.search(name):
+            continue
+        if not name.startswith((_VISION_PREFIX, _PROJECTOR_PREFIX, _LANGUAGE_PREFIX)):
             yield name, tensor
+            continue
+        try:
+            pairs = list(_own(name, tensor, config))
+        except (RuntimeError, IndexError) as error:
+            shape = list(tensor.shape)
+            raise CheckpointError(f"{name} is {shape}, which cannot be cut in queries, keys and values") from error
+        yield from ((prefix + own, piece) for own, piece in pairs)
+
+
+def _own(name: str, tensor: Tensor, config: InternVLConfig) -> Iterator[tuple[str, Tensor]]:
+    if name.startswith(_VISION_PREFIX):
+        yield from _vision(name, tensor)
+    elif name.startswith(_LANGUAGE_PREFIX):
+        yield from _language(name, tensor, config)
+    else:
+        number, _, kind = name.removeprefix(_PROJECTOR_PREFIX).partition(".")
+        yield f"model.multi_modal_projector.{_PROJECTOR.get(number, number)}.{kind}", tensor
 
 
 def merge_lora(tensors: Tensors, *, scale: float = 2.0) -> Iterator[tuple[str, Tensor]]:
@@ -107,7 +124,7 @@ def _vision(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     number, part, kind = match.groups("")
     prefix = f"model.vision_tower.encoder.layer.{number}."
     if part == "attn.qkv":
-        for letter, piece in zip("qkv", tensor.chunk(3), strict=True):
+        for letter, piece in zip("qkv", tensor.unflatten(0, (3, -1)), strict=True):
             yield f"{prefix}attention.{letter}_proj{kind}", piece.clone()  # three tensors, not three views of one
     else:
         yield f"{prefix}{_VISION_LAYER.get(part, part)}{kind}", tensor
@@ -120,9 +137,3 @@ def _language(name: str, tensor: Tensor, config: InternVLConfig) -> Iterator[tup
         pairs = internlm2_tensors(own, tensor, config.text_config)
     for each, piece in pairs:
         yield (each if each.startswith("lm_head.") else each.replace("model.", "model.language_model.", 1)), piece
-
-
-def set_rotary(internvl: InternVLForConditionalGeneration) -> None:
-    """Gives a network that was made on the meta device its rotary constants, which no checkpoint holds."""
-    language_model = internvl.model.language_model
-    language_model.rotary_emb = type(language_model.rotary_emb)(language_model.config)

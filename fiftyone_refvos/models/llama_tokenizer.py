@@ -18,7 +18,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 IMAGE_TOKEN = "<image>"
 IMAGE_ID = -200  # stands for the visual tokens of one image, never an index into the embeddings
 
-_SENTENCEPIECE_SPECIALS = ("<s>", "</s>", "<unk>")
+SENTENCEPIECE_SPECIALS = ("<s>", "</s>", "<unk>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
 
 
@@ -34,19 +34,16 @@ class LlamaTokenizer:
         CheckpointError: if a file is missing or damaged
     """
 
-    swallows_spaces = True
-    """Whether added tokens take the white space on both sides with them; SentencePiece's own specials never do."""
-
     def __init__(self, folder: Path, *, legacy: bool = True, new_tokens: Sequence[str] = ()) -> None:
         self.legacy = legacy
-        self._pieces = _load_sentencepiece(folder / "tokenizer.model")
+        self._pieces = load_sentencepiece(folder / "tokenizer.model")
         without = new_tokens and not (folder / "added_tokens.json").exists()
-        self.added_tokens = {} if without else self._read_added_tokens(folder)
+        self.added_tokens = {} if without else _load_added_tokens(folder / "added_tokens.json")
         for token in new_tokens:
             last = max([self._pieces.get_piece_size() - 1, *self.added_tokens.values()])
             self.added_tokens.setdefault(token, last + 1)
         self.bos_id: int = self._pieces.bos_id()
-        specials = {name: self._pieces.piece_to_id(name) for name in _SENTENCEPIECE_SPECIALS}
+        specials = {name: self._pieces.piece_to_id(name) for name in SENTENCEPIECE_SPECIALS}
         self._specials = specials | self.added_tokens
         longest_first = sorted(self._specials, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
@@ -87,9 +84,6 @@ class LlamaTokenizer:
             raise CheckpointError(f"the tokenizer has no token {token!r} in added_tokens.json")
         return self.added_tokens[token]
 
-    def _read_added_tokens(self, folder: Path) -> dict[str, int]:
-        return _load_added_tokens(folder / "added_tokens.json")
-
     def _encode_chunk(self, chunk: str) -> list[int]:
         parts = self._splitter.split(chunk if self.legacy else chunk.replace(_SPACE, " "))
         ids: list[int] = []
@@ -97,9 +91,9 @@ class LlamaTokenizer:
             if position % 2:
                 ids.append(self._specials[part])
                 continue
-            if self.swallows_spaces and position > 0 and parts[position - 1] in self.added_tokens:
+            if position > 0 and parts[position - 1] in self.added_tokens:
                 part = part.lstrip()
-            if self.swallows_spaces and position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
+            if position + 1 < len(parts) and parts[position + 1] in self.added_tokens:
                 part = part.rstrip()
             if part:
                 ids.extend(self._encode_part(part, dummy_space=self.legacy or position == 0))
@@ -114,7 +108,12 @@ class LlamaTokenizer:
         return [self._pieces.piece_to_id(piece) for piece in pieces if piece]
 
 
-def _load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+def load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """Reads a SentencePiece model.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; the checkpoint folder must hold the SentencePiece model")
     processor = sentencepiece.SentencePieceProcessor()

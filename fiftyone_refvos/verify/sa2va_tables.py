@@ -11,18 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from fiftyone_refvos.models.checkpoint import iterate_tensors, load_strictly, read_config
-from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Tiling, text_config
+from fiftyone_refvos.models.checkpoint import iterate_tensors, load_strictly, read_config, set_rotary
+from fiftyone_refvos.models.internvl_config import text_config
+from fiftyone_refvos.models.internvl_weights import internvl_tensors
+from fiftyone_refvos.models.sa2va.config import Sa2vaConfig
 from fiftyone_refvos.models.sa2va.language import LanguageModel, Prefix
 from fiftyone_refvos.models.sa2va.stopping import StopRule
-from fiftyone_refvos.models.sa2va.weights import (
-    check_published_keys,
-    empty_network,
-    has_tuned_decoder,
-    restore_constants,
-    translate,
-)
-from fiftyone_refvos.models.sam2_config import Sam2Sizes
+from fiftyone_refvos.models.sa2va.weights import check_published_keys, empty_network, has_tuned_decoder
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.verify.sa2va_case import LANGUAGE
 from fiftyone_refvos.verify.tables import names_stage, read_json
@@ -189,15 +184,14 @@ def check_language_model(path: Path) -> CaseReport:
 def _load_language_model(folder: Path, values: Mapping[str, Any]) -> InternVLForConditionalGeneration:
     """A stock multimodal model of which only the language model has weights."""
     mllm = InternVLConfig(text_config=text_config(values), tie_word_embeddings=False)
-    config = Sa2vaConfig(mllm, values["architectures"][0], "", Tiling(), Sam2Sizes().to_yaml())
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(mllm)
-    restore_constants(model)
+    set_rotary(model)
     part = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
 
     def own() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in translate(iterate_tensors(folder), config):
-            yield name.removeprefix("mllm.").removeprefix("model."), tensor
+        for name, tensor in internvl_tensors(iterate_tensors(folder), mllm, prefix=""):
+            yield name.removeprefix("model."), tensor
 
     load_strictly(part, own(), where=str(folder), device=torch.device("cpu"), dtype=torch.float32)
     return model.eval()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import InternVLConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
@@ -84,11 +85,8 @@ class MllmsegConfig:
             if config.get("template", _TEMPLATE) != _TEMPLATE:
                 raise ValueError(f"template is {config['template']!r}, and must be {_TEMPLATE!r}")
             internvl = internvl_config(config)
-            size = internvl.vision_config.image_size[0]
-            if config.get("force_image_size", size) != size:
-                raise ValueError(f"force_image_size is {config['force_image_size']}, the vision tower has {size}")
-            return cls(internvl, language_family(config), int(config.get("use_llm_lora") or 0))
+            return cls(internvl, language_family(config["llm_config"]), int(config.get("use_llm_lora") or 0))
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error
-        except (TypeError, AttributeError, IndexError, ValueError) as error:
+        except (TypeError, AttributeError, IndexError, ValueError, StrictDataclassError) as error:
             raise CheckpointError(f"{where}/config.json has a wrong entry: {error}") from error

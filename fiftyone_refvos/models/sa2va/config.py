@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    InternVLConfig,
-    InternVLVisionConfig,
-    PretrainedConfig,
-    Qwen2_5_VLConfig,
-    Qwen2Config,
-    Qwen3VLConfig,
-)
-from transformers.activations import ACT2FN
+from transformers import PretrainedConfig, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
-from fiftyone_refvos.models.llama import llama_config
+from fiftyone_refvos.models.internvl_config import check_activations, internvl_config
 from fiftyone_refvos.models.sam2_config import Sam2Sizes
 
 Mode = Literal["first", "uniform", "sa2va_i"]
@@ -27,11 +19,7 @@ Mode = Literal["first", "uniform", "sa2va_i"]
 
 MODEL_TYPE = "sa2va_chat"
 TEMPLATES = ("qwen_chat", "internlm2_chat", "phi3_chat")
-LANGUAGE_MODELS = ("Qwen2ForCausalLM", "InternLM2ForCausalLM")
 _QWEN: dict[str, type[PretrainedConfig]] = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}
-# Above the length that a language model was trained for, published ones stretch their rotary positions; prompts
-# are kept below it, where "dynamic" is the same as none.
-_SCALINGS = (None, "default", "dynamic")
 
 
 @dataclass(frozen=True)
@@ -88,14 +76,12 @@ class Sa2vaConfig:
 
     Attributes:
         mllm: stock configuration of the vision tower and the language model; its `model_type` is the family
-        language_model: whose published tensor names the language model has
         template: of the chat, in the InternVL family; the Qwen families have theirs beside the tokenizer
         tiling: of single images, in the InternVL family
         sam2: SAM2 configuration in the official yaml layout
     """
 
     mllm: PretrainedConfig
-    language_model: str
     template: str
     tiling: Tiling
     sam2: dict[str, Any]
@@ -138,14 +124,9 @@ class Sa2vaConfig:
             )
         try:
             sizes = sam2 or Sam2Sizes.from_dict(config.get("sam2", {}))
-            if "llm_config" in config:
-                mllm, language_model = _internvl(config), _language_model(config["llm_config"])
-            else:
-                mllm, language_model = _qwen_vl(config), "Qwen2ForCausalLM"
-            _check_activations(mllm)
+            mllm = internvl_config(config) if "llm_config" in config else _qwen_vl(config)
             return cls(
                 mllm=mllm,
-                language_model=language_model,
                 template=_template(config) if "llm_config" in config else "",
                 tiling=_tiling(config),
                 sam2=sizes.to_yaml(),
@@ -156,97 +137,19 @@ class Sa2vaConfig:
             raise CheckpointError(f"{where}/config.json has a wrong entry: {error}") from error
 
 
-def text_config(values: Mapping[str, Any]) -> PretrainedConfig:
-    """Stock configuration of the language model of an InternVL checkpoint, from its `llm_config`.
-
-    Raises:
-        KeyError: for a size that is missing
-        ValueError: for a language model that is not one of `LANGUAGE_MODELS`, or an option of it that is unknown
-    """
-    name = _language_model(values)
-    scaling = values.get("rope_scaling") or {}
-    kind = scaling.get("rope_type") or scaling.get("type")
-    if kind not in _SCALINGS:
-        raise ValueError(f"llm_config.rope_scaling is of type {kind!r}; known are 'dynamic' and none")
-    if name == "InternLM2ForCausalLM":
-        if values.get("bias"):
-            raise ValueError("llm_config.bias is true; InternLM2 is known without biases")
-        return llama_config(values)
-    if values.get("use_sliding_window"):
-        raise ValueError("llm_config.use_sliding_window is true; Qwen2 is known with full attention")
-    return Qwen2Config(
-        vocab_size=values["vocab_size"],
-        hidden_size=values["hidden_size"],
-        intermediate_size=values["intermediate_size"],
-        num_hidden_layers=values["num_hidden_layers"],
-        num_attention_heads=values["num_attention_heads"],
-        num_key_value_heads=values["num_key_value_heads"],
-        hidden_act=values["hidden_act"],
-        max_position_embeddings=values["max_position_embeddings"],
-        rms_norm_eps=values["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": values["rope_theta"]},
-        tie_word_embeddings=False,
-    )
-
-
-def _language_model(values: Mapping[str, Any]) -> str:
-    name = str((values.get("architectures") or [None])[0])
-    if name not in LANGUAGE_MODELS:
-        why = "; Phi-3 was the base of unpublished models only" if "Phi3" in name else ""
-        raise ValueError(f"llm_config.architectures names {name!r}; known are {', '.join(LANGUAGE_MODELS)}{why}")
-    return name
-
-
-def _internvl(config: Mapping[str, Any]) -> InternVLConfig:
-    for name, wanted in (("ps_version", "v2"), ("select_layer", -1)):
-        if config.get(name, wanted) != wanted:
-            raise ValueError(f"{name} is {config[name]!r}; only {wanted!r} is known")
-    vision = config["vision_config"]
-    if vision["norm_type"] not in ("layer_norm", "rms_norm"):
-        raise ValueError(f"vision_config.norm_type is {vision['norm_type']!r}; known are 'layer_norm', 'rms_norm'")
-    side = config.get("force_image_size", vision["image_size"])
-    if side != vision["image_size"]:
-        raise ValueError(f"force_image_size is {side!r}, but vision_config.image_size {vision['image_size']!r}")
-    return InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            hidden_size=vision["hidden_size"],
-            intermediate_size=vision["intermediate_size"],
-            num_hidden_layers=vision["num_hidden_layers"],
-            num_attention_heads=vision["num_attention_heads"],
-            attention_bias=vision["qkv_bias"],
-            use_qk_norm=vision["qk_normalization"],
-            norm_type=vision["norm_type"],
-            layer_norm_eps=vision["layer_norm_eps"],
-            hidden_act=vision["hidden_act"],
-            image_size=vision["image_size"],
-            patch_size=vision["patch_size"],
-            use_mean_pooling=True,  # which here means no norm after the last layer
-        ),
-        text_config=text_config(config["llm_config"]),
-        downsample_ratio=config["downsample_ratio"],
-        vision_feature_layer=-1,
-        tie_word_embeddings=False,
-    )
-
-
 def _qwen_vl(config: Mapping[str, Any]) -> PretrainedConfig:
     family = str(config["vision_config"]["model_type"])
     if family not in _QWEN:
         raise ValueError(f"vision_config.model_type is {family!r}; known are {', '.join(_QWEN)}")
     tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return _QWEN[family](
+    mllm = _QWEN[family](
         text_config=dict(config["text_config"]),
         vision_config=dict(config["vision_config"]),
         **{name: config[name] for name in tokens if name in config},
         tie_word_embeddings=False,
     )
-
-
-def _check_activations(mllm: PretrainedConfig) -> None:
-    for part in ("vision_config", "text_config"):
-        name = getattr(mllm, part).hidden_act
-        if name not in ACT2FN:
-            raise ValueError(f"{part}.hidden_act is {name!r}, which transformers does not know")
+    check_activations(mllm)
+    return mllm
 
 
 def _template(config: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.sa2va.language import PromptInputs
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 from fiftyone_refvos.models.sa2va.pixels import QWEN_PIXELS, internvl_frames, internvl_image, qwen_image
-from fiftyone_refvos.models.sa2va.tokens import Sa2vaTokenizer
+from fiftyone_refvos.models.sa2va.tokens import FastTokenizer, Sa2vaTokenizer
 from fiftyone_refvos.video import Frame
 
 IMAGE = "<image>"
@@ -98,7 +98,7 @@ class Family(ABC):
 
     def encode(self, question: str, visual: Visual | None) -> list[int]:
         """Ids of one prompt."""
-        return self.tokenizer.encode(self.write(question, visual))
+        return [*self.tokenizer.start, *self.tokenizer.encode(self.write(question, visual))]
 
     def cut(self, ids: Sequence[int]) -> int:
         """Where the part of a prompt ends that every prompt about the same images shares: after the last of them."""
@@ -185,8 +185,9 @@ class QwenVl(Family):
         CheckpointError: if that file is missing or damaged
     """
 
-    def __init__(self, network: Sa2vaNetwork, tokenizer: Sa2vaTokenizer, folder: Path) -> None:
+    def __init__(self, network: Sa2vaNetwork, tokenizer: FastTokenizer, folder: Path) -> None:
         super().__init__(network, tokenizer, "<|image_pad|>")
+        self._chat = tokenizer.chat
         # Qwen3-VL was trained with a transformers whose last hidden state was that before the last norm
         self.states_before_norm = network.config.family == "qwen3_vl"
         try:
@@ -221,7 +222,7 @@ class QwenVl(Family):
         """The images first, and then the question without `<image>`."""
         runs = () if visual is None else visual.runs
         content = [{"type": "image"} for _ in runs] + [{"type": "text", "text": question.replace(IMAGE, "")}]
-        parts = self.tokenizer.chat(content).split("<|image_pad|>")
+        parts = self._chat(content).split("<|image_pad|>")
         if len(parts) != len(runs) + 1:
             raise ValueError(f"the chat template has {len(parts) - 1} places for {len(runs)} images")
         return parts[0] + "".join("<|image_pad|>" * run + part for run, part in zip(runs, parts[1:], strict=True))
@@ -236,7 +237,13 @@ class QwenVl(Family):
 
 
 def open_family(network: Sa2vaNetwork, tokenizer: Sa2vaTokenizer, folder: Path) -> Family:
-    """The family of a network that is loaded from a folder."""
+    """The family of a network that is loaded from a folder.
+
+    Raises:
+        CheckpointError: if a file of its own is missing, damaged or that of another family
+    """
     if network.config.family == "internvl":
         return InternVl(network, tokenizer)
+    if not isinstance(tokenizer, FastTokenizer):
+        raise CheckpointError(f"{folder} holds the tokenizer of InternLM2; Qwen-VL has tokenizer.json or vocab.json")
     return QwenVl(network, tokenizer, folder)

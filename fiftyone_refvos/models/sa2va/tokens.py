@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.models.internlm2_tokenizer import InternLM2Tokenizer
+from fiftyone_refvos.models.internvl_tokenizer import ChatTokenizer
 
 SEG_TOKEN = "[SEG]"
 
 
-class Sa2vaTokenizer(Protocol):
-    """Text to ids and back."""
+class Sa2vaTokenizer(ChatTokenizer, Protocol):
+    """Text to ids and back, and where answers end."""
 
     @property
     def end_id(self) -> int | None:
         """The id that ends every answer."""
-        ...
-
-    @property
-    def reserved(self) -> tuple[str, ...]:
-        """The strings that stand for one id, and so must not occur in a user's text."""
-        ...
-
-    def token_id(self, token: str) -> int:
-        """The id of an added token.
-
-        Raises:
-            CheckpointError: if the tokenizer has no such token
-        """
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a whole prompt, with whatever the tokenizer begins every text with."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens included."""
-        ...
-
-    def chat(self, content: Sequence[dict[str, str]]) -> str:
-        """The prompt of one question in the checkpoint's own chat template.
-
-        Raises:
-            CheckpointError: if there is no template beside the tokenizer
-        """
         ...
 
 
@@ -64,7 +34,7 @@ def load_tokenizer(folder: Path) -> Sa2vaTokenizer:
     found = next((name for name in files if (folder / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"{folder} holds no tokenizer; expected one of {', '.join(files)}")
-    tokenizer = InternLm2Tokenizer(folder) if found == "tokenizer.model" else FastTokenizer(folder)
+    tokenizer = InternLM2Tokenizer(folder) if found == "tokenizer.model" else FastTokenizer(folder)
     tokenizer.token_id(SEG_TOKEN)
     return tokenizer
 
@@ -88,6 +58,11 @@ class FastTokenizer:
             raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
 
     @property
+    def start(self) -> tuple[int, ...]:
+        """The ids that a prompt begins with."""
+        return tuple(self._tokenizer.encode(""))
+
+    @property
     def end_id(self) -> int | None:
         """The id that ends every answer."""
         return self._tokenizer.eos_token_id
@@ -109,8 +84,8 @@ class FastTokenizer:
         return int(number)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a whole prompt, with whatever the tokenizer begins every text with."""
-        return list(self._tokenizer.encode(text))
+        """Ids of a text, without those of `start`."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included."""
@@ -128,48 +103,3 @@ class FastTokenizer:
             )
         message = {"role": "user", "content": list(content)}
         return str(self._tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
-
-
-class InternLm2Tokenizer(LlamaTokenizer):
-    """InternLM2's SentencePiece tokenizer, whose added tokens leave the white space around them alone.
-
-    Args:
-        folder: holds tokenizer.model, and the added tokens in tokenizer_config.json or added_tokens.json
-
-    Raises:
-        CheckpointError: if a file is missing or damaged
-    """
-
-    swallows_spaces = False
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._names = {number: name for name, number in self._specials.items()}
-
-    @property
-    def end_id(self) -> int:
-        """The id that ends every answer."""
-        return int(self._pieces.eos_id())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens included."""
-        parts = []
-        for special, run in groupby(ids, key=lambda each: each in self._names):
-            group = list(run)
-            parts.append("".join(self._names[each] for each in group) if special else self._pieces.decode(group))
-        return "".join(parts)
-
-    def chat(self, content: Sequence[dict[str, str]]) -> str:
-        """Refused: InternLM2 chats are written in templates by name."""
-        raise CheckpointError("an InternLM2 tokenizer has no chat template of its own")
-
-    def _read_added_tokens(self, folder: Path) -> dict[str, int]:
-        path = folder / "tokenizer_config.json"
-        if not path.is_file():
-            return super()._read_added_tokens(folder)
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder", {})
-            added = {str(entry["content"]): int(number) for number, entry in entries.items()}
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} should list the added tokens: {error!r}") from error
-        return added or super()._read_added_tokens(folder)

@@ -9,35 +9,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fiftyone_refvos.models.checkpoint import check_tensors, iterate_tensors, load_strictly, tensor_names
+from fiftyone_refvos.models.checkpoint import (
+    check_tensors,
+    iterate_tensors,
+    load_strictly,
+    set_rotary,
+    tensor_names,
+)
+from fiftyone_refvos.models.internvl_weights import internvl_tensors
 from fiftyone_refvos.models.llama import COMPUTED
 from fiftyone_refvos.models.sa2va.config import Sa2vaConfig
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 
 _SAM2 = "grounding_encoder.sam2_model."
 TUNED_DECODER = f"{_SAM2}sam_mask_decoder_modified."
-_VISION_LAYERS = "mllm.model.vision_tower.encoder.layer."  # of InternViT
 
 # Published prefix -> ours, the longer ones first, for what all families have.
 _COMMON = (
     (TUNED_DECODER, "sam.tuned_decoder."),
     (_SAM2, "sam.sam2."),
     ("text_hidden_fcs.", "seg_projection."),
-)
-_INTERNVL = (
-    ("vision_model.embeddings.class_embedding", "mllm.model.vision_tower.embeddings.cls_token"),
-    ("vision_model.embeddings.position_embedding", "mllm.model.vision_tower.embeddings.position_embeddings"),
-    (
-        "vision_model.embeddings.patch_embedding.",
-        "mllm.model.vision_tower.embeddings.patch_embeddings.projection.",
-    ),
-    ("vision_model.encoder.layers.", _VISION_LAYERS),
-    ("mlp1.0.", "mllm.model.multi_modal_projector.layer_norm."),
-    ("mlp1.1.", "mllm.model.multi_modal_projector.linear_1."),
-    ("mlp1.3.", "mllm.model.multi_modal_projector.linear_2."),
-    ("language_model.model.", "mllm.model.language_model."),
-    ("language_model.lm_head.", "mllm.lm_head."),
-    ("language_model.output.", "mllm.lm_head."),
 )
 _QWEN_VL = (
     ("model.model.visual.", "mllm.model.visual."),
@@ -47,24 +38,6 @@ _QWEN_VL = (
     ("model.visual.", "mllm.model.visual."),
     ("model.model.", "mllm.model.language_model."),
 )
-_VISION_LAYER = {
-    "attn.proj.": "attention.projection_layer.",
-    "attn.q_norm.": "attention.q_norm.",
-    "attn.k_norm.": "attention.k_norm.",
-    "norm1.": "layernorm_before.",
-    "norm2.": "layernorm_after.",
-    "ls1": "lambda_1",
-    "ls2": "lambda_2",
-}
-_INTERNLM2 = {
-    "tok_embeddings.": "embed_tokens.",
-    ".attention.wo.": ".self_attn.o_proj.",
-    ".feed_forward.w1.": ".mlp.gate_proj.",
-    ".feed_forward.w3.": ".mlp.up_proj.",
-    ".feed_forward.w2.": ".mlp.down_proj.",
-    ".attention_norm.": ".input_layernorm.",
-    ".ffn_norm.": ".post_attention_layernorm.",
-}
 _FUSER_SCALE = re.compile(r"(\.memory_encoder\.fuser\.layers\.\d+\.)g_weight$")
 
 
@@ -74,50 +47,26 @@ def translate(tensors: Iterable[tuple[str, Tensor]], config: Sa2vaConfig) -> Ite
     Args:
         tensors: name and tensor; those on the meta device do as well
         config: of the checkpoint, which says how the fused ones are cut
+
+    Raises:
+        CheckpointError: for a fused one that cannot be cut
     """
+    table: tuple[tuple[str, str], ...] = _COMMON
+    if config.family == "internvl":
+        tensors = internvl_tensors(tensors, config.mllm, prefix="mllm.")
+    else:
+        table += _QWEN_VL
     for name, tensor in tensors:
-        if COMPUTED.search(name):
-            continue
-        ours = _rename(name, config)
-        if ours.startswith(_VISION_LAYERS) and ".attn.qkv." in ours:
-            yield from _split(ours, ".attn.qkv.", ".attention.", tensor.chunk(3))
-        elif ".attention.wqkv." in ours:
-            yield from _split(ours, ".attention.wqkv.", ".self_attn.", _split_internlm2(tensor, config))
-        else:
-            yield ours, tensor
+        if not COMPUTED.search(name):
+            yield _rename(name, table), tensor
 
 
-def _rename(name: str, config: Sa2vaConfig) -> str:
-    family = _INTERNVL if config.family == "internvl" else _QWEN_VL
-    for published, ours in (*_COMMON, *family):
+def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    for published, ours in table:
         if name.startswith(published):
             name = ours + name.removeprefix(published)
             break
-    if name.startswith(_VISION_LAYERS):
-        name = _replace_first(name, _VISION_LAYER)
-    elif name.startswith("mllm.model.language_model.") and config.language_model == "InternLM2ForCausalLM":
-        name = _replace_first(name, _INTERNLM2)
     return _FUSER_SCALE.sub(r"\1gamma", name)
-
-
-def _replace_first(name: str, table: dict[str, str]) -> str:
-    for published, ours in table.items():
-        if published in name:
-            return name.replace(published, ours)
-    return name
-
-
-def _split(name: str, fused: str, parent: str, parts: Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for letter, part in zip("qkv", parts, strict=True):
-        yield name.replace(fused, f"{parent}{letter}_proj."), part
-
-
-def _split_internlm2(wqkv: Tensor, config: Sa2vaConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows come per key head: its query heads, then the key head, then the value head."""
-    text = config.text
-    groups = text.num_attention_heads // text.num_key_value_heads
-    heads = wqkv.unflatten(0, (text.num_key_value_heads, groups + 2, -1))
-    return heads[:, :groups].flatten(0, 2), heads[:, groups].flatten(0, 1), heads[:, groups + 1].flatten(0, 1)
 
 
 def load_network(
@@ -154,15 +103,8 @@ def empty_network(config: Sa2vaConfig, *, tuned_decoder: bool) -> Sa2vaNetwork:
     """The network without memory for its weights, but with the constants that no checkpoint holds."""
     with torch.device("meta"):
         network = Sa2vaNetwork(config, tuned_decoder=tuned_decoder)
-    restore_constants(network.mllm)
+    set_rotary(network.mllm)
     return network
-
-
-def restore_constants(module: nn.Module) -> None:
-    """Computes the rotary frequencies of a stock model that was built on the meta device."""
-    rotary = [(name, each) for name, each in module.named_modules() if hasattr(each, "inv_freq")]
-    for name, each in rotary:
-        module.set_submodule(name, type(each)(each.config))
 
 
 def check_published_keys(shapes: dict[str, tuple[int, ...]], network: Sa2vaNetwork, *, where: str) -> None:
