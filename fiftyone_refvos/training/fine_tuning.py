@@ -20,12 +20,12 @@ from fiftyone_refvos.models.glus.weights import load_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.loading import find_checkpoint, find_clip
 from fiftyone_refvos.segment import Progress
+from fiftyone_refvos.training.best import run_to_best, told
 from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.glus_learner import GlusLearner
-from fiftyone_refvos.training.loop import TrainingOutcome, run
+from fiftyone_refvos.training.loop import TrainingOutcome
 from fiftyone_refvos.training.lora import merged_state
 from fiftyone_refvos.training.sources import TrainingSource
-from fiftyone_refvos.training.state import load_parameters, trained_parameters
 from fiftyone_refvos.training.train import TrainedModel
 from fiftyone_refvos.training.validation import Validation
 from fiftyone_refvos.training.views import ViewSource
@@ -106,46 +106,33 @@ class FineTuning:
         self, progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None
     ) -> TrainedModel:
         """Trains, and saves the best parameters, or the last ones where nothing was validated."""
+        reports = {name: self._report(source) for name, source in self._sources.items()}
         check_same_data(
             self._folder,
             {
                 "model": self._model,
                 "checkpoint": str(self._base.resolve()),
-                "sources": {name: self._report(source) for name, source in self._sources.items()},
+                "sources": reports,
                 "rates": self._rates,
                 "fields": self._read_from,
             },
         )
 
-        def tell(step: int, steps: int, losses: Mapping[str, float]) -> None:
-            if progress is not None:
-                progress(Progress(step, steps, step / steps))
-
-        outcome = run(
+        outcome = run_to_best(
             self._learner,
             self._config,
             self._folder,
             validate=self._validation,
-            on_progress=tell,
+            progress=progress,
             should_stop=should_stop,
         )
-        if outcome.best is not None:
-            load_parameters(outcome.best.path, trained_parameters(self._learner.network))
         if PartialState().is_main_process:
             self._save(outcome)
-        best = outcome.best
         return TrainedModel(
+            **told(outcome, self._folder, reports),
             model=self._model,
-            folder=self._folder,
             adapter=self._folder / "adapter",
             checkpoint=self._folder / "merged",
-            plot=outcome.plot,
-            steps=outcome.steps,
-            losses=outcome.losses,
-            validation=best.value if best else None,
-            validated_step=best.step if best else None,
-            stopped_because=outcome.stopped_because,
-            reports={name: self._report(source) for name, source in self._sources.items()},
         )
 
     def _save(self, outcome: TrainingOutcome) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.trained import TrainedRun
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
     import fiftyone as fo
@@ -28,42 +29,22 @@ class MissingExtraError(RuntimeError):
     """A Python package that training needs is not installed; the message says how to get it."""
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """What `train` made.
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel(TrainedRun):
+    """What `train` made; the validation is J&F.
 
     Attributes:
         model: the name of the model that was trained
-        folder: of the training, with checkpoints to resume from and logs
         adapter: what changed of the model, for `foz.load_zoo_model(model, adapter=…)`
         checkpoint: the model with it merged in, for `foz.load_zoo_model(model, checkpoint=…)`
-        plot: a picture of the losses and validations
-        steps: that were done
-        losses: of the last step, by name
-        validation: J&F of the parameters that were saved, the best ones; None without a validation
-        validated_step: after which step they were validated
-        stopped_because: "finished", "patience", "should_stop" or "interrupted"; call again to go on after the latter
-        reports: by name of each source what it had to train on, and what was left out
     """
 
     model: str
-    folder: Path
     adapter: Path
     checkpoint: Path
-    plot: Path
-    steps: int
-    losses: Mapping[str, float]
-    validation: float | None
-    validated_step: int | None
-    stopped_because: str
-    reports: Mapping[str, str]
 
     def __str__(self) -> str:
-        losses = ", ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
-        lines = [f"{self.model} trained for {self.steps} steps ({self.stopped_because}); losses: {losses}"]
-        lines += [f"  on {name}: {report}" for name, report in self.reports.items()]
-        if self.validation is not None:
-            lines.append(f"  best validation: J&F {self.validation:.4f} after step {self.validated_step}")
+        lines = self.lines(self.model, "J&F")
         return "\n".join([*lines, f"  adapter: {self.adapter}", f"  merged checkpoint: {self.checkpoint}"])
 
 

@@ -14,8 +14,8 @@ from fiftyone_refvos.models.loading import find_clip
 from fiftyone_refvos.models.selector.base import SCORE_DIM, load_trainee
 from fiftyone_refvos.models.selector.saving import save_selector
 from fiftyone_refvos.segment import Progress
+from fiftyone_refvos.training.best import run_to_best, told
 from fiftyone_refvos.training.fine_tuning import check_same_data
-from fiftyone_refvos.training.loop import run
 from fiftyone_refvos.training.lora import merged_state
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.learner import SelectorLearner
@@ -23,7 +23,6 @@ from fiftyone_refvos.training.selector.sources import LabelSource
 from fiftyone_refvos.training.selector.train import TrainedSelector
 from fiftyone_refvos.training.selector.validation import RankValidation
 from fiftyone_refvos.training.selector.views import LabelViewSource
-from fiftyone_refvos.training.state import load_parameters, trained_parameters
 
 
 class SelectorFineTuning:
@@ -84,35 +83,18 @@ class SelectorFineTuning:
             },
         )
 
-        def tell(step: int, steps: int, losses: Mapping[str, float]) -> None:
-            if progress is not None:
-                progress(Progress(step, steps, step / steps))
-
-        outcome = run(
+        outcome = run_to_best(
             self._learner,
             self._config,
             self._folder,
             validate=self._validation,
-            on_progress=tell,
+            progress=progress,
             should_stop=should_stop,
         )
-        best = outcome.best
-        if best is not None:
-            load_parameters(best.path, trained_parameters(self._learner.network))
         checkpoint = self._folder / "selector"
         if PartialState().is_main_process:
             self._save(checkpoint)
-        return TrainedSelector(
-            folder=self._folder,
-            checkpoint=checkpoint,
-            plot=outcome.plot,
-            steps=outcome.steps,
-            losses=outcome.losses,
-            validation=best.value if best else None,
-            validated_step=best.step if best else None,
-            stopped_because=outcome.stopped_because,
-            reports=reports,
-        )
+        return TrainedSelector(**told(outcome, self._folder, reports), checkpoint=checkpoint)
 
     def _save(self, folder: Path) -> None:
         """Published selectors do not hold CLIP: it is written where the base has it, too, or where it was trained."""

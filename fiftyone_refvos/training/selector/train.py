@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.train import check_packages
+from fiftyone_refvos.training.trained import TrainedRun
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
     import fiftyone as fo
@@ -20,39 +21,18 @@ if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_r
     from fiftyone_refvos.training.selector.sources import LabelSource
 
 
-@dataclass(frozen=True)
-class TrainedSelector:
-    """What `train_selector` made.
+@dataclass(frozen=True, kw_only=True)
+class TrainedSelector(TrainedRun):
+    """What `train_selector` made; the validation is the mean rank correlation.
 
     Attributes:
-        folder: of the training, with checkpoints to resume from and logs
         checkpoint: the selector, for `rv.select_key_frames(…, "glus-kfs", checkpoint=…)`
-        plot: a picture of the losses and validations
-        steps: that were done
-        losses: of the last step, by name
-        validation: mean rank correlation of the parameters that were saved, the best ones; None without a validation
-        validated_step: after which step they were validated
-        stopped_because: "finished", "patience", "should_stop" or "interrupted"; call again to go on after the latter
-        reports: by name of each source what it had to train on, and what was left out
     """
 
-    folder: Path
     checkpoint: Path
-    plot: Path
-    steps: int
-    losses: Mapping[str, float]
-    validation: float | None
-    validated_step: int | None
-    stopped_because: str
-    reports: Mapping[str, str]
 
     def __str__(self) -> str:
-        losses = ", ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
-        lines = [f"selector trained for {self.steps} steps ({self.stopped_because}); losses: {losses}"]
-        lines += [f"  on {name}: {report}" for name, report in self.reports.items()]
-        if self.validation is not None:
-            lines.append(f"  best validation: rank correlation {self.validation:.4f}, step {self.validated_step}")
-        return "\n".join([*lines, f"  checkpoint: {self.checkpoint}"])
+        return "\n".join([*self.lines("selector", "rank correlation"), f"  checkpoint: {self.checkpoint}"])
 
 
 def train_selector(
