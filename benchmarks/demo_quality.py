@@ -8,12 +8,12 @@ that grid can be expected to surpass.
 Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
 holds the digest of the weights, so that a new checkpoint is measured anew.
 
-    python -m benchmarks.demo_quality --model glus-tiny --videos 100
-    python -m benchmarks.demo_quality --clip-views   # none: only the model's own way to show a frame
+    python -m benchmarks.demo_quality --clip-views --settings "240x426, 24 frames"   # CLIP sees what the model says
+    python -m benchmarks.demo_quality --videos 25 --name demo_quality_settings
     python -m benchmarks.demo_quality --card         # writes the checkpoint's quality.json, nothing else
     python -m benchmarks.demo_quality --picture quality.png
 
-writes benchmarks/results/demo_quality.json and .md; the picture shows the best and worst expressions of the first
+writes benchmarks/results/NAME.json and .md; the picture shows the best and worst expressions of the first
 row.
 """
 
@@ -201,6 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the tables go (default: {RESULTS})")
+    parser.add_argument("--name", default="demo_quality", help="of the tables (default: demo_quality)")
     parser.add_argument("--picture", type=Path, help="a PNG of the best and worst expressions")
     parser.add_argument("--card", action="store_true", help="write the checkpoint's quality.json, nothing else")
     options = parser.parse_args()
@@ -224,8 +225,8 @@ def main() -> None:
     rows = run(options, segmenters, digest)
     options.results.mkdir(parents=True, exist_ok=True)
     figures = json.dumps(as_json(rows, options, digest), indent=2)
-    (options.results / "demo_quality.json").write_text(figures + "\n")
-    (options.results / "demo_quality.md").write_text(table(rows, options))
+    (options.results / f"{options.name}.json").write_text(figures + "\n")
+    (options.results / f"{options.name}.md").write_text(table(rows, options))
     print(table(rows, options))
     if options.picture:
         write_sheet(options.picture, segmenters[rows[0].view], rows[0].quality, CONFIGS[rows[0].setting])
