@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,42 @@ from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
 
 # Old transformers saved this table of constants as a buffer.
 COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """How the tensors of LLaVA-era checkpoints are called, there and here.
+
+    Attributes:
+        prefixes: pairs of a published prefix and ours, the longer published ones first
+    """
+
+    prefixes: tuple[tuple[str, str], ...]
+
+    def translate(self, name: str) -> str | None:
+        """Our name of a published tensor; None for constants that are computed; unknown names stay as they are."""
+        if COMPUTED.search(name):
+            return None
+        for published, ours in self.prefixes:
+            if name.startswith(published):
+                return ours + name[len(published) :]
+        return name
+
+    def published(self, name: str) -> str:
+        """The published name of one of our tensors, the inverse of `translate`."""
+        for published, ours in self.prefixes:
+            if name.startswith(ours):
+                return published + name[len(ours) :]
+        return name
+
+    def translated(self, items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
+        """Pairs of published names and values under our names, without constants."""
+        for name, value in items:
+            ours = self.translate(name)
+            if ours is not None:
+                yield ours, value
 
 
 def llama_config(config: Mapping[str, Any]) -> LlamaConfig:

@@ -40,3 +40,13 @@ class Learner(Protocol[BatchT]):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` returned."""
+
+
+class Forgetful:
+    """The state of a `Learner` that remembers nothing from one batch to the next."""
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to take over."""

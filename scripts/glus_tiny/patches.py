@@ -19,7 +19,7 @@ from fiftyone_refvos.demo.rendered import RenderedVideo, RenderedVideos
 from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
 from fiftyone_refvos.models.glus.network import POOLING, GlusNetwork
 from fiftyone_refvos.training.batch import Collator
-from scripts.glus_tiny.part import PartLearner
+from fiftyone_refvos.training.learner import Forgetful
 
 BACKGROUND_COVER = 0.2
 """An object is in a cell if it covers so much of it, and more than every other one."""
@@ -41,7 +41,7 @@ class Cells(NamedTuple):
     looks: Tensor
 
 
-class PatchLearner(PartLearner):
+class PatchLearner(Forgetful):
     """A `Learner` of CLIP alone: each visual token tells what lies in the patches that it is the mean of.
 
     Args:

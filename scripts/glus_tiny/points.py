@@ -14,8 +14,8 @@ from fiftyone_refvos.demo.rendered import RenderedVideos
 from fiftyone_refvos.models.sam2 import LanguageSam2
 from fiftyone_refvos.sampling import memory_positions
 from fiftyone_refvos.training.batch import TargetGroup
+from fiftyone_refvos.training.learner import Forgetful
 from fiftyone_refvos.training.losses import mask_losses
-from scripts.glus_tiny.part import PartLearner
 from scripts.glus_tiny.patches import rolled
 
 FEWEST_PIXELS = 20
@@ -40,7 +40,7 @@ class Points(NamedTuple):
     targets: Tensor
 
 
-class PointLearner(PartLearner):
+class PointLearner(Forgetful):
     """A `Learner` of SAM2 alone: one prompt per frame, made of SAM2's own embeddings of points.
 
     The prompt of several objects is the mean of theirs, so that one embedding can ask for several, as [SEG] does.

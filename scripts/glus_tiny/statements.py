@@ -24,7 +24,7 @@ from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.glus.prompt import IMAGE, context
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
-from scripts.glus_tiny.part import PartLearner
+from fiftyone_refvos.training.learner import Forgetful
 from scripts.glus_tiny.points import FEWEST_PIXELS
 
 COLUMNS, ROWS = "abcdefgh", "ijklmnop"
@@ -73,7 +73,7 @@ class Statements(NamedTuple):
     weights: Tensor
 
 
-class StatementLearner(PartLearner):
+class StatementLearner(Forgetful):
     """A `Learner` of projector, language model and its head; CLIP stays as it is.
 
     Args:

@@ -22,7 +22,7 @@ from fiftyone_refvos.demo.world import COLORS, SHAPES, SIZES
 from fiftyone_refvos.models.glus.network import POOLING, GlusNetwork
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
-from scripts.glus_tiny.part import PartLearner
+from fiftyone_refvos.training.learner import Forgetful
 from scripts.glus_tiny.patches import cell_looks
 from scripts.glus_tiny.statements import COLUMNS, ROWS
 
@@ -48,7 +48,7 @@ class Described(NamedTuple):
     words: Tensor
 
 
-class WordLearner(PartLearner):
+class WordLearner(Forgetful):
     """A `Learner` of the projector and the embeddings of words; CLIP stays as it is.
 
     Args:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,39 +22,22 @@ from fiftyone_refvos.models.checkpoint import (
 from fiftyone_refvos.models.clip_tower import load_clip, read_clip_config, set_position_ids
 from fiftyone_refvos.models.glus.config import PUBLISHED_GAMMA, GlusConfig, MemoryGamma
 from fiftyone_refvos.models.glus.network import GlusNetwork
-from fiftyone_refvos.models.llama import COMPUTED
-
-Value = TypeVar("Value")
+from fiftyone_refvos.models.llama import TensorNames
 
 # Published prefix -> ours, the longer ones first. "model." alone is the LLaMA of transformers.
-_RENAMED = (
-    ("model.visual_model.", "sam.sam2."),
-    ("model.text_hidden_fcs.0.", "seg_projection."),
-    ("model.mm_projector.", "projector."),
-    ("model.", "llama."),
-    ("lm_head.", "lm_head."),
+_NAMES = TensorNames(
+    (
+        ("model.visual_model.", "sam.sam2."),
+        ("model.text_hidden_fcs.0.", "seg_projection."),
+        ("model.mm_projector.", "projector."),
+        ("model.", "llama."),
+        ("lm_head.", "lm_head."),
+    )
 )
+translate, published_name = _NAMES.translate, _NAMES.published
 # A few tensors that differ from one training to the next.
 _HASHED = ("seg_projection.", "projector.", "llama.layers.0.self_attn.q_proj.")
 _GAMMA = re.compile(r"^sam\.sam2\.memory_encoder\.fuser\.layers\.\d+\.gamma$")
-
-
-def translate(name: str) -> str | None:
-    """Our name of a published tensor; None for constants that are computed; unknown names stay as they are."""
-    if COMPUTED.search(name):
-        return None
-    for published, ours in _RENAMED:
-        if name.startswith(published):
-            return ours + name[len(published) :]
-    return name
-
-
-def published_name(name: str) -> str:
-    """The published name of one of our tensors, the inverse of `translate`."""
-    for published, ours in _RENAMED:
-        if name.startswith(ours):
-            return published + name[len(ours) :]
-    return name
 
 
 def load_network(
@@ -84,7 +66,7 @@ def load_network(
     network = empty_network(config, clip)
     rest = nn.ModuleDict({name: child for name, child in network.named_children() if name != "clip"})
     hashes: dict[str, str] = {}
-    tensors = _hashed(_translated(iterate_tensors(folder)), hashes)
+    tensors = _hashed(_NAMES.translated(iterate_tensors(folder)), hashes)
     load_strictly(rest, tensors, where=str(folder), device=device, dtype=dtype)
     network.fingerprint = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
     load_clip(network.clip, clip_folder, device=device, dtype=dtype)
@@ -132,14 +114,7 @@ def check_published_keys(shapes: dict[str, tuple[int, ...]], network: GlusNetwor
         CheckpointError: for missing, unexpected or wrongly shaped tensors
     """
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if not name.startswith("clip.")}
-    check_tensors(expected, dict(_translated(shapes.items())), where=where)
-
-
-def _translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
-    for name, value in items:
-        ours = translate(name)
-        if ours is not None:
-            yield ours, value
+    check_tensors(expected, dict(_NAMES.translated(shapes.items())), where=where)
 
 
 def _hashed(tensors: Iterable[tuple[str, Tensor]], hashes: dict[str, str]) -> Iterator[tuple[str, Tensor]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,51 +13,26 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fiftyone_refvos.models.checkpoint import CheckpointError, iterate_tensors, load_strictly
 from fiftyone_refvos.models.clip_tower import load_clip, read_clip_config, set_position_ids
-from fiftyone_refvos.models.llama import COMPUTED
+from fiftyone_refvos.models.llama import TensorNames
 from fiftyone_refvos.models.selector.config import SelectorConfig
 from fiftyone_refvos.models.selector.network import SelectorNetwork
 
 logger = logging.getLogger(__name__)
 
-Value = TypeVar("Value")
-
 # Published prefix -> ours, the longer ones first. "model." alone is the LLaMA of transformers.
-_RENAMED = (
-    ("model.vision_tower.vision_tower.vision_model.", "clip."),
-    ("model.text_hidden_fcs.0.", "score_head."),
-    ("model.mm_projector.", "projector."),
-    ("model.", "llama."),
+_NAMES = TensorNames(
+    (
+        ("model.vision_tower.vision_tower.vision_model.", "clip."),
+        ("model.text_hidden_fcs.0.", "score_head."),
+        ("model.mm_projector.", "projector."),
+        ("model.", "llama."),
+    )
 )
+published_name, translated = _NAMES.published, _NAMES.translated
 _HEAD = "score_head."
 _APART = ("clip", "score_head")  # each is loaded for itself
 # How peft names what is being trained, in checkpoints that are not merged yet.
 TRAINING_PREFIX = "base_model.model."
-
-
-def translate(name: str) -> str | None:
-    """Our name of a published tensor; None for constants that are computed; unknown names stay as they are."""
-    if COMPUTED.search(name):
-        return None
-    for published, ours in _RENAMED:
-        if name.startswith(published):
-            return ours + name[len(published) :]
-    return name
-
-
-def published_name(name: str) -> str:
-    """The published name of one of our tensors, the inverse of `translate`."""
-    for published, ours in _RENAMED:
-        if name.startswith(ours):
-            return published + name[len(ours) :]
-    return name
-
-
-def translated(items: Iterable[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
-    """Pairs of published names and values under our names, without constants."""
-    for name, value in items:
-        ours = translate(name)
-        if ours is not None:
-            yield ours, value
 
 
 def load_network(

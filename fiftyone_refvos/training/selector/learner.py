@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.selector.network import SelectorNetwork
+from fiftyone_refvos.training.learner import Forgetful
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.conversation import ScoreConversationWriter
 from fiftyone_refvos.training.selector.network import SelectorTrainingNetwork
@@ -18,7 +18,7 @@ from fiftyone_refvos.training.selector.sampling import LabelMixture, ScoreBatch,
 from fiftyone_refvos.training.selector.sources import LabelSource
 
 
-class SelectorLearner:
+class SelectorLearner(Forgetful):
     """A `Learner` that trains the selector on a mixture of sources.
 
     Args:
@@ -65,9 +65,3 @@ class SelectorLearner:
 
     def sample_ids(self, batch: ScoreBatch) -> Sequence[str]:
         return batch.names
-
-    def state(self) -> Mapping[str, Any]:
-        return {}  # nothing is remembered from one batch to the next
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        pass
