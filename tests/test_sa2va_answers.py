@@ -19,7 +19,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.sa2va.asking import Answer
 from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Sa2vaInference
 from fiftyone_refvos.models.sa2va.families import InternVl
-from fiftyone_refvos.models.sa2va.images import ImageAnswer, ask_about_image
+from fiftyone_refvos.models.sa2va.images import ask_about_image
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, VideoAnswers
 from fiftyone_refvos.models.sa2va.language import Generation
 from fiftyone_refvos.models.sa2va.loading import load_sa2va
@@ -81,7 +81,7 @@ def test_image_question_gives_text_and_a_mask_and_the_image_comes_first_by_defau
     (image,) = noise_video(1).frames
     answer = ask_about_image(sa2va.asker, image, "Please segment the ball.")
     assert answer.answer.text == "Sure, [SEG].<|im_end|>"
-    assert answer.caption == "Sure, ."
+    assert answer.answer.caption == "Sure, ."
     assert answer.masks.shape == (1, *image.shape[:2])
     assert answer.scores.shape == (1,)
     written = ask_about_image(sa2va.asker, image, "<image>Please segment the ball.")
@@ -105,9 +105,11 @@ def test_phrases_and_caption_are_read_from_a_grounded_answer() -> None:
     nothing = torch.zeros(0, 4)
     text = "A <p> red ball </p> [SEG] and <p>the dog</p> [SEG] here.<|im_end|>"
     answer = Answer([], text, Generation([], nothing), nothing, nothing)
-    grounded = ImageAnswer(answer, np.zeros((2, 3, 4), dtype=bool), np.zeros(2, dtype=np.float32))
-    assert grounded.phrases == ["red ball", "the dog"]
-    assert grounded.caption == "A red ball and the dog here."
+    assert answer.phrases == ["red ball", "the dog"]
+    assert answer.caption == "A red ball and the dog here."
+    assert answer.labels(otherwise="what is it?") == []
+    three = replace(answer, prompt_embeddings=torch.zeros(3, 4))
+    assert three.labels(otherwise="what is it?") == ["red ball", "the dog", "what is it?"]
 
 
 def test_code_beside_a_checkpoint_is_not_run(tmp_path: Path) -> None:

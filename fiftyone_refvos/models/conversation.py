@@ -28,7 +28,7 @@ def check_text(text: str, tokenizer: Tokenizer, *, what: str) -> None:
         ValueError: for such a text
     """
     if not text.removesuffix(".").strip():
-        raise ValueError(f"{what} is empty; say what is to be segmented")
+        raise ValueError(f"{what} is empty; say what is meant")
     reserved = [token for token in tokenizer.reserved if token.lower() in text.lower()]
     if reserved:
         raise ValueError(

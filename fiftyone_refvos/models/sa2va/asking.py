@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fiftyone_refvos.models.sa2va.families import Family, Visual
+from fiftyone_refvos.models.sa2va.families import IMAGE, Family, Turn, Visual
 from fiftyone_refvos.models.sa2va.language import Generation, LanguageModel, Prefix
 from fiftyone_refvos.models.sa2va.stopping import StopRule
 from fiftyone_refvos.models.sa2va.tokens import SEG_TOKEN
+
+_PHRASE = re.compile(r"<p>(.*?)</p>")
+_TAGS = re.compile(r"</?p>|\[SEG\]|<\|im_end\|>|<\|endoftext\|>|<\|end\|>|</s>")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,21 @@ class Answer:
     seg_states: Tensor
     prompt_embeddings: Tensor
 
+    @property
+    def caption(self) -> str:
+        """The answer as plain text."""
+        return " ".join(_TAGS.sub(" ", self.text).split())
+
+    @property
+    def phrases(self) -> list[str]:
+        """The phrases of a grounded caption; the i-th belongs to the i-th [SEG]."""
+        return [phrase.strip() for phrase in _PHRASE.findall(self.text)]
+
+    def labels(self, otherwise: str) -> list[str]:
+        """What each [SEG] shows: its phrase, or `otherwise` for one without."""
+        phrases = self.phrases
+        return [phrases[n] if n < len(phrases) else otherwise for n in range(len(self.prompt_embeddings))]
+
 
 class Asker:
     """Answers questions about images.
@@ -49,22 +68,59 @@ class Asker:
         self._max_new_tokens = max_new_tokens
         self._batch = batch
 
-    def ask(self, questions: Sequence[str], visual: Visual | None) -> Iterator[Answer]:
+    def ask(self, questions: Sequence[str], visual: Visual | None, history: Sequence[Turn] = ()) -> Iterator[Answer]:
         """Answers questions about the same images, whose visual tokens go through the language model once.
 
+        Args:
+            questions: each a chat of its own
+            visual: what is seen; it comes where the first question of a chat says `<image>`
+            history: what all chats begin with
+
         Raises:
-            ValueError: if the images do not come after the same text in all of them
+            ValueError: if the images do not come after the same text in all of them, a prompt is longer than the
+                model knows, or a later question of a chat says `<image>`
         """
-        prompts = [self.family.encode(question, visual) for question in questions]
+        later = [*(turn.question for turn in history[1:]), *questions] if history else []
+        if any(IMAGE in question for question in later):
+            raise ValueError(f"the images of a chat come with its first question: {IMAGE} cannot stand in another")
+        prompts = [self._encode(question, visual, history) for question in questions]
         beginnings = {tuple(prompt[: self.family.cut(prompt)]) for prompt in prompts}
         if len(beginnings) > 1:
             raise ValueError("questions that are asked together must have the same text before <image>")
-        prefix = self.prefill(prompts[0], visual)
+        yield from self._answer(self.prefill(prompts[0], visual), prompts, [self.suffix(each) for each in prompts])
+
+    def ask_of_each(self, question: str, visual: Visual, marked: Sequence[Visual]) -> Iterator[Answer]:
+        """Asks the same about an image with one marking after another; what these share goes through once.
+
+        Args:
+            question: with `<image>`
+            visual: the image without any
+            marked: the same with each, as `Family.mark` makes them
+        """
+        shared = len(visual.tokens)
+        prompts = [self._encode(question, each, ()) for each in marked]
+        cut = [n for n, each in enumerate(prompts[0]) if each == self.family.image_id][shared - 1] + 1
+        prefix = self.language.prefill(self.family.inputs(prompts[0][:cut], visual))
+        suffixes = [
+            self.family.inputs(prompt[cut:], replace(each, tokens=each.tokens[shared:])).embeds
+            for prompt, each in zip(prompts, marked, strict=True)
+        ]
+        yield from self._answer(prefix, prompts, suffixes)
+
+    def _encode(self, question: str, visual: Visual | None, history: Sequence[Turn]) -> list[int]:
+        prompt = self.family.encode(question, visual, history)
+        most = self.family.network.config.text.max_position_embeddings
+        if len(prompt) > most:
+            raise ValueError(f"the question is too long: a prompt of {len(prompt)} tokens, the model knows {most}")
+        return prompt
+
+    def _answer(self, prefix: Prefix, prompts: list[list[int]], suffixes: list[Tensor]) -> Iterator[Answer]:
         for start in range(0, len(prompts), self._batch):
-            batch = prompts[start : start + self._batch]
-            suffixes = [self.suffix(prompt) for prompt in batch]
-            generations = self.language.answer(prefix, suffixes, self._stop, max_new_tokens=self._max_new_tokens)
-            for prompt, generation in zip(batch, generations, strict=True):
+            rows = slice(start, start + self._batch)
+            generations = self.language.answer(
+                prefix, suffixes[rows], self._stop, max_new_tokens=self._max_new_tokens
+            )
+            for prompt, generation in zip(prompts[rows], generations, strict=True):
                 yield self.conclude(prompt, generation)
 
     def prefill(self, prompt: Sequence[int], visual: Visual | None) -> Prefix:

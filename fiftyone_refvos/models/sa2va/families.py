@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +18,12 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.sa2va.language import PromptInputs
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 from fiftyone_refvos.models.sa2va.pixels import QWEN_PIXELS, internvl_frames, internvl_image, qwen_image
+from fiftyone_refvos.models.sa2va.regions import GRID
 from fiftyone_refvos.models.sa2va.tokens import FastTokenizer, Sa2vaTokenizer
 from fiftyone_refvos.video import Frame
 
 IMAGE = "<image>"
 """Where the visual tokens come in a question."""
-
-_REGION_GRID = 16  # visual tokens of a tile per side
 
 # Per template: what comes before and after a question, and which texts end an answer.
 _CHATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -34,6 +35,14 @@ _CHATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "internlm2_chat": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", ("<|im_end|>",)),
     "phi3_chat": ("<|user|>\n", "<|end|>\n<|assistant|>\n", ("<|end|>",)),
 }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier question of a chat, and its answer as the language model gave it, special tokens included."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,8 @@ class Family(ABC):
         """The visual tokens of a single image."""
 
     @abstractmethod
-    def write(self, question: str, visual: Visual | None) -> str:
-        """The prompt text of one question, in which images stand where it says `<image>`."""
+    def write(self, question: str, visual: Visual | None, history: Sequence[Turn] = ()) -> str:
+        """The prompt text of one question, in which images stand where the first one of the chat says `<image>`."""
 
     @abstractmethod
     def positions(self, ids: Tensor, visual: Visual | None) -> Tensor:
@@ -96,9 +105,9 @@ class Family(ABC):
         """
         raise ValueError(f"regions cannot be marked for {self.network.config.family}: only InternVL bases know them")
 
-    def encode(self, question: str, visual: Visual | None) -> list[int]:
+    def encode(self, question: str, visual: Visual | None, history: Sequence[Turn] = ()) -> list[int]:
         """Ids of one prompt."""
-        return [*self.tokenizer.start, *self.tokenizer.encode(self.write(question, visual))]
+        return [*self.tokenizer.start, *self.tokenizer.encode(self.write(question, visual, history))]
 
     def cut(self, ids: Sequence[int]) -> int:
         """Where the part of a prompt ends that every prompt about the same images shares: after the last of them."""
@@ -153,20 +162,26 @@ class InternVl(Family):
 
     def mark(self, visual: Visual, masks: Tensor) -> Visual:
         """Adds the tokens of the last tile, which shows the whole image, that lie in each mask."""
-        grid = (_REGION_GRID, _REGION_GRID)
-        cells = F.interpolate(masks[None].float(), size=grid, mode="nearest")[0].flatten(1).bool()
-        whole = visual.tokens[-(_REGION_GRID**2) :]
+        cells = F.interpolate(masks[None].float(), size=(GRID, GRID), mode="nearest")[0].flatten(1).bool()
+        whole = visual.tokens[-(GRID**2) :]
         chosen = [whole[each.to(whole.device)] for each in cells]
         parts = [f"region{n}<vp>{'<IMG_CONTEXT>' * len(each)}</vp>" for n, each in enumerate(chosen, start=1)]
         text = f"\nThere are {len(parts)} part regions in the picture: {', '.join(parts)}.\n"
         return replace(visual, tokens=torch.cat([visual.tokens, *chosen]), regions=text)
 
-    def write(self, question: str, visual: Visual | None) -> str:
-        """The question in the chat template; `<image>` becomes the images and what is said of their regions."""
+    def write(self, question: str, visual: Visual | None, history: Sequence[Turn] = ()) -> str:
+        """Chat template; `<image>` becomes the images and what is said of their regions, a line break ends a turn."""
+        questions = [*(turn.question for turn in history), question]
         if visual is not None:
             images = "\n".join(f"<img>{'<IMG_CONTEXT>' * count}</img>" for count in visual.runs)
-            question = question.replace(IMAGE, images + visual.regions)
-        return f"{self._before}{question}{self._after}"
+            questions[0] = questions[0].replace(IMAGE, images + visual.regions)
+        asked = [f"{self._before}{each}{self._after}" for each in questions]
+        answers = [f"{self._ended(turn.answer)}\n" for turn in history]
+        return "".join(text + answer for text, answer in zip(asked, [*answers, ""], strict=True))
+
+    def _ended(self, answer: str) -> str:
+        """An answer with the stop word that one lacks which came to its greatest length, or was written by hand."""
+        return answer if answer.endswith(self.stop_words) else answer + self.stop_words[0]
 
     def positions(self, ids: Tensor, visual: Visual | None) -> Tensor:
         """One after the other."""
@@ -188,6 +203,7 @@ class QwenVl(Family):
     def __init__(self, network: Sa2vaNetwork, tokenizer: FastTokenizer, folder: Path) -> None:
         super().__init__(network, tokenizer, "<|image_pad|>")
         self._chat = tokenizer.chat
+        self._end = "" if tokenizer.end_id is None else tokenizer.decode([tokenizer.end_id])
         # Qwen3-VL was trained with a transformers whose last hidden state was that before the last norm
         self.states_before_norm = network.config.family == "qwen3_vl"
         try:
@@ -218,11 +234,18 @@ class QwenVl(Family):
         device = self.network.device
         return batch["pixel_values"].to(device, self.network.dtype), batch["image_grid_thw"].to(device)
 
-    def write(self, question: str, visual: Visual | None) -> str:
-        """The images first, and then the question without `<image>`."""
+    def write(self, question: str, visual: Visual | None, history: Sequence[Turn] = ()) -> str:
+        """The images first, and then the questions without `<image>`."""
         runs = () if visual is None else visual.runs
-        content = [{"type": "image"} for _ in runs] + [{"type": "text", "text": question.replace(IMAGE, "")}]
-        parts = self._chat(content).split("<|image_pad|>")
+        questions = [*(turn.question for turn in history), question]
+        contents = [[{"type": "text", "text": each.replace(IMAGE, "")}] for each in questions]
+        contents[0] = [{"type": "image"} for _ in runs] + contents[0]
+        messages: list[dict[str, Any]] = []
+        for content, turn in zip_longest(contents, history):
+            messages.append({"role": "user", "content": content})
+            if turn is not None:
+                messages.append({"role": "assistant", "content": turn.answer.removesuffix(self._end)})
+        parts = self._chat(messages).split("<|image_pad|>")
         if len(parts) != len(runs) + 1:
             raise ValueError(f"the chat template has {len(parts) - 1} places for {len(runs)} images")
         return parts[0] + "".join("<|image_pad|>" * run + part for run, part in zip(runs, parts[1:], strict=True))

@@ -1,8 +1,8 @@
-"""Sa2VA on a single image, or none: segmentation, grounded captions, regions and chat."""
+"""Sa2VA on a single image: an answer, and a mask for each [SEG] in it."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
-from fiftyone_refvos.models.sa2va.families import IMAGE
+from fiftyone_refvos.models.sa2va.families import IMAGE, Turn
 from fiftyone_refvos.models.sa2va.tracking import FrameFeatures, encode_frame
 from fiftyone_refvos.models.sam2_tracking import TrackedMasks, masks_through_image
 from fiftyone_refvos.video import Frame
 
-_PHRASE = re.compile(r"<p>(.*?)</p>")
-_TAGS = re.compile(r"</?p>|\[SEG\]|<\|im_end\|>|<\|end\|>")
-
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """What is said of an image, and where it is.
+    """What is said of an image, and where that is.
 
     Attributes:
         answer: of the language model
@@ -34,31 +31,28 @@ class ImageAnswer:
     masks: NDArray[np.bool_]
     scores: NDArray[np.float32]
 
-    @property
-    def caption(self) -> str:
-        """The answer as plain text."""
-        return " ".join(_TAGS.sub(" ", self.answer.text).split())
-
-    @property
-    def phrases(self) -> list[str]:
-        """The phrases of a grounded caption; the i-th belongs to the i-th mask."""
-        return [phrase.strip() for phrase in _PHRASE.findall(self.answer.text)]
-
 
 @torch.inference_mode()
 def ask_about_image(
-    asker: Asker, image: Frame, question: str, *, regions: NDArray[np.bool_] | None = None
+    asker: Asker,
+    image: Frame,
+    question: str,
+    *,
+    regions: NDArray[np.bool_] | None = None,
+    history: Sequence[Turn] = (),
 ) -> ImageAnswer:
     """Asks one question about an RGB image.
 
     Args:
         asker: with its family
         image: `(H, W, 3) uint8`
-        question: in which `<image>` says where the image comes; without it the image comes first
+        question: in which `<image>` says where the image comes; without it the image comes first. In a chat this
+            holds for its first question, and later ones are about the same image
         regions: `(n, H, W)` masks that the question may call region1, region2, …
+        history: earlier questions about this image, and their answers
 
     Raises:
-        ValueError: for regions in a family that knows none, and masks of another size
+        ValueError: for regions in a family that knows none, masks of another size, and `<image>` in a later question
     """
     family = asker.family
     visual = family.see_image(image)
@@ -66,8 +60,8 @@ def ask_about_image(
         if regions.ndim != 3 or regions.shape[1:] != image.shape[:2]:
             raise ValueError(f"regions are {regions.shape}, the image is {image.shape[:2]}; pass masks of its size")
         visual = family.mark(visual, torch.from_numpy(regions))
-    asked = question if IMAGE in question else f"{IMAGE}{question}"
-    (answer,) = asker.ask([asked], visual)
+    asked, past = image_first(question, history)
+    (answer,) = asker.ask([asked], visual, past)
     if len(answer.prompt_embeddings) == 0:
         empty = np.zeros((0, *image.shape[:2]), dtype=bool)
         return ImageAnswer(answer, empty, np.zeros(0, dtype=np.float32))
@@ -76,11 +70,12 @@ def ask_about_image(
     return ImageAnswer(answer, found.cpu().numpy(), masks.ious.amax(dim=1).float().cpu().numpy())
 
 
-@torch.inference_mode()
-def ask_without_image(asker: Asker, question: str) -> Answer:
-    """Asks one question about nothing that can be seen."""
-    (answer,) = asker.ask([question], None)
-    return answer
+def image_first(question: str, history: Sequence[Turn]) -> tuple[str, list[Turn]]:
+    """A question and what came before it, with `<image>` before the first of all questions unless it says where."""
+    past = list(history)
+    if past and IMAGE not in past[0].question:
+        past[0] = Turn(f"{IMAGE}{past[0].question}", past[0].answer)
+    return question if past or IMAGE in question else f"{IMAGE}{question}", past
 
 
 def decode_image(asker: Asker, image: Frame, prompts: Tensor) -> tuple[FrameFeatures, TrackedMasks]:

@@ -17,7 +17,7 @@ from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.models.conversation import check_length, check_text
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
 from fiftyone_refvos.models.sa2va.config import RESOURCES, Mode, Sa2vaInference
-from fiftyone_refvos.models.sa2va.families import IMAGE, Family
+from fiftyone_refvos.models.sa2va.families import IMAGE, Family, Visual
 from fiftyone_refvos.models.sa2va.tracking import VideoStep, track_video
 from fiftyone_refvos.models.sam2_tracking import masks_through_image
 from fiftyone_refvos.models.segmenter import check_request
@@ -109,7 +109,7 @@ class Sa2vaSegmenter:
                 yield FrameResult(frame, expression.id, nothing, np.zeros(1, dtype=np.float32), False)
         if sum(counts) > 0:
             for step in self.track(frames, seen):
-                yield from self._results(step, expressions, counts, frames.size)
+                yield from self.results(step, expressions, counts, frames.size)
 
     def ask(self, frames: FrameSource, expressions: Sequence[Expression]) -> VideoAnswers:
         """Asks the language model for each expression.
@@ -118,13 +118,17 @@ class Sa2vaSegmenter:
             ValueError: for a prompt that is longer than the model knows
         """
         questions = [segmentation_question(expression.text, self.mode) for expression in expressions]
-        indices = self.key_frames(len(frames))
-        keys = dict(zip(indices, frames.read(indices), strict=True))
-        visual = self.family.see_video(list(keys.values()))
+        keys, visual = self.look(frames)
         most = self.network.config.text.max_position_embeddings
         for expression, question in zip(expressions, questions, strict=True):
             check_length(expression, len(self.family.encode(question, visual)), max_length=most)
         return VideoAnswers(keys, list(self.asker.ask(questions, visual)))
+
+    def look(self, frames: FrameSource) -> tuple[dict[int, Frame], Visual]:
+        """The frames that the language model sees, RGB by index from 0, and their visual tokens."""
+        indices = self.key_frames(len(frames))
+        keys = dict(zip(indices, frames.read(indices), strict=True))
+        return keys, self.family.see_video(list(keys.values()))
 
     def track(self, frames: FrameSource, seen: VideoAnswers) -> Iterator[VideoStep]:
         """Carries the objects of all answers through the video."""
@@ -137,9 +141,10 @@ class Sa2vaSegmenter:
             batch=self.settings.expression_batch,
         )
 
-    def _results(
+    def results(
         self, step: VideoStep, expressions: Sequence[Expression], counts: Sequence[int], size: tuple[int, int]
     ) -> Iterator[FrameResult]:
+        """What a frame shows of expressions, each with a number of objects; those without any are left out."""
         masks = masks_through_image(step.low_res, self.network.sam.image_size, size).cpu().numpy()
         scores = step.scores.float().cpu().numpy()
         start = 0

@@ -91,8 +91,8 @@ class FastTokenizer:
         """The text of ids, special tokens included."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def chat(self, content: Sequence[dict[str, str]]) -> str:
-        """The prompt of one question in the checkpoint's own chat template.
+    def chat(self, messages: Sequence[dict[str, Any]]) -> str:
+        """The prompt of a question, and what came before it, in the checkpoint's own chat template.
 
         Raises:
             CheckpointError: if there is no template beside the tokenizer
@@ -101,5 +101,4 @@ class FastTokenizer:
             raise CheckpointError(
                 f"{self._folder} holds no chat_template.jinja, in which Qwen-VL prompts are written"
             )
-        message = {"role": "user", "content": list(content)}
-        return str(self._tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
+        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
