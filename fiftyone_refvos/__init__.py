@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fiftyone_refvos import demo
+from fiftyone_refvos.ask import AskReport, ask, caption, caption_regions
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fiftyone_refvos import types as types
 
 __all__ = [
+    "AskReport",
     "Comparison",
     "FieldExistsError",
     "ImportReport",
@@ -53,6 +55,9 @@ __all__ = [
     "TrainedModel",
     "TrainedSelector",
     "TrainingConfig",
+    "ask",
+    "caption",
+    "caption_regions",
     "compare",
     "demo",
     "evaluate",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _METHOD = "refvos_segment"
 _SELECTION = "refvos_select_key_frames"
+_ANSWERS = "refvos_ask"
 
 
 def run_key(label_field: str) -> str:
@@ -83,6 +84,11 @@ def selection_key(field: str) -> str:
     return f"key_frames_{field}"
 
 
+def answers_key(field: str) -> str:
+    """The key under which `dataset.get_run_info` finds the run that wrote answers into a field or attribute."""
+    return f"answers_{field.replace('.', '_')}"
+
+
 def recorded(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:
     """What `record` stored under a key, None if nothing."""
     return dict(dataset.get_run_info(key).config.model) if dataset.has_run(key) else None
@@ -90,13 +96,27 @@ def recorded(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:
 
 def record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any]) -> None:
     """Records what made the key frames of a field, instead of what did before."""
+    _record(dataset, key, identity, _SELECTION)
+
+
+def record_answers(dataset: fo.Dataset, key: str, identity: Mapping[str, Any]) -> None:
+    """Records what writes the answers of a field, instead of what did before; a run that goes on keeps its record."""
+    if recorded(dataset, key) != dict(identity):
+        _record(dataset, key, identity, _ANSWERS)
+
+
+def _record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any], method: str) -> None:
     if dataset.has_run(key):
         dataset.delete_run(key)
-    dataset.register_run(key, dataset.init_run(method=_SELECTION, model=dict(identity)))
+    dataset.register_run(key, dataset.init_run(method=method, model=dict(identity)))
 
 
 def save_report(dataset: fo.Dataset, label_field: str, report: SegmentReport) -> None:
     """Stores the outcome of the latest call, failures included."""
-    key = run_key(label_field)
-    results = dataset.init_run_results(key, **asdict(report))
+    save_outcome(dataset, run_key(label_field), asdict(report))
+
+
+def save_outcome(dataset: fo.Dataset, key: str, outcome: Mapping[str, Any]) -> None:
+    """Stores the outcome of the latest call under any key, as plain values."""
+    results = dataset.init_run_results(key, **outcome)
     dataset.save_run_results(key, results, overwrite=True)

@@ -4,6 +4,19 @@ Models count frames from 0, FiftyOne from 1, clips from their first frame: the n
 only here. Functions take samples of datasets, views and clips views alike.
 """
 
+from fiftyone_refvos.fields.answers import (
+    clear_answers,
+    clear_texts,
+    declare_answers,
+    declare_text,
+    has_answer,
+    read_regions,
+    region_path,
+    things_path,
+    write_answer,
+    write_region_texts,
+    write_things,
+)
 from fiftyone_refvos.fields.crops import to_detection
 from fiftyone_refvos.fields.expressions import add_expressions, read_expressions, write_expression_attributes
 from fiftyone_refvos.fields.key_frames import (
@@ -43,17 +56,22 @@ __all__ = [
     "add_expressions",
     "canvas_size",
     "check_label_field",
+    "clear_answers",
     "clear_field",
     "clear_leftovers",
+    "clear_texts",
     "count_key_frames",
+    "declare_answers",
     "declare_expressions",
     "declare_frame_list",
     "declare_key_frames",
     "declare_masklet_schema",
+    "declare_text",
     "expressions_field",
     "finished_expressions",
     "frame_names",
     "frame_source",
+    "has_answer",
     "has_key_frames",
     "labels_for",
     "mark_all_unfinished",
@@ -62,11 +80,17 @@ __all__ = [
     "read_frame_list",
     "read_key_frames",
     "read_masklets",
+    "read_regions",
+    "region_path",
     "stale_expressions",
+    "things_path",
     "to_detection",
     "to_labels",
+    "write_answer",
     "write_expression_attributes",
     "write_frame_list",
     "write_key_frames",
     "write_masklets",
+    "write_region_texts",
+    "write_things",
 ]

@@ -177,6 +177,9 @@ DEFAULT_MODEL = "glus-tiny"
 TRAINABLE = tuple(name for name, spec in MODELS.items() if spec.system == "glus")
 """Names that `fiftyone_refvos.train` fine-tunes."""
 
+ANSWERING = tuple(name for name, spec in MODELS.items() if spec.system == "sa2va")
+"""Names that `fiftyone_refvos.ask` asks."""
+
 
 def shipped_size(name: str) -> int:
     """Bytes of a checkpoint that ships with the package."""
