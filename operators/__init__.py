@@ -6,6 +6,7 @@ operators: modules here import each other relatively, `fiftyone_refvos` by its o
 
 from typing import Any
 
+from .ask_model import AskModel
 from .compare_models import CompareModels
 from .evaluate_masklets import EvaluateMasklets
 from .export_masklets import ExportMasklets
@@ -22,6 +23,7 @@ from .train_selector import TrainSelector
 
 OPERATORS = (
     SegmentExpressions,
+    AskModel,
     EvaluateMasklets,
     FindFailures,
     CompareModels,

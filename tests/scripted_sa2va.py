@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,3 +43,13 @@ def scripted_sa2va(*answers: str, case: str = "internvl_qwen2_a", **settings: An
 
     segmenter.network.mllm.lm_head.register_forward_hook(say)
     return segmenter
+
+
+def small_checkpoint(folder: Path, case: str = "internvl_qwen2_a") -> Path:
+    """A copy of a golden checkpoint that records its small SAM2, so that names of the zoo can load it."""
+    shutil.copytree(shared_path("golden", "sa2va", case, "checkpoint"), folder)
+    folder.chmod(0o755)
+    config = folder / "config.json"
+    config.chmod(0o644)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sam2": asdict(small_sam2(case))}))
+    return folder

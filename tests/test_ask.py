@@ -205,9 +205,7 @@ def test_regions_get_captions_and_only_those_that_have_none(images: fo.Dataset) 
 def test_regions_that_cannot_be_captioned_are_named(images: fo.Dataset) -> None:
     add_regions(images)
     sa2va = scripted_sa2va(BALL)
-    with pytest.raises(
-        fields.FieldError, match=r"in 'gone' .*it has them in boxes, points"
-    ):
+    with pytest.raises(fields.FieldError, match=r"in 'gone' .*it has them in boxes, points"):
         rv.caption_regions(images, sa2va, regions_field="gone")
     with pytest.raises(rv.FieldExistsError, match=r"'boxes\.detections\.label' exists and holds no answers of ours"):
         rv.caption_regions(images, sa2va, regions_field="boxes", attribute="label")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import exchanging, keeping, key_frames, measuring, segmenting, training
+from fiftyone_refvos.cli import asking, exchanging, keeping, key_frames, measuring, segmenting, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     segmenting.add_demo(verbs)
     segmenting.add_segment(verbs)
     segmenting.add_segment_video(verbs)
+    asking.add_ask(verbs)
     measuring.add_evaluate(verbs)
     measuring.add_pseudo_labels(verbs)
     measuring.add_find_failures(verbs)
