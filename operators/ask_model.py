@@ -196,15 +196,14 @@ class AskModel(LibraryOperator[Choice]):
 
     def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
         model = foz.load_zoo_model(choice.model, **choice.model_options)
-        common: dict[str, Any] = {"overwrite": choice.overwrite, "progress": tell}
-        if choice.task == QUESTION:
-            fields = {"answer_field": choice.field, "label_field": choice.label_field}
-            return _result(ask(samples, model, choice.question, **fields, **common))
+        options: dict[str, Any] = {"overwrite": choice.overwrite, "progress": tell}
+        if choice.task == REGIONS:
+            options |= {"regions_field": choice.regions_field, "attribute": choice.field}
+            return _result(caption_regions(samples, model, **options))
+        options["label_field"] = choice.label_field
         if choice.task == CAPTION:
-            fields = {"caption_field": choice.field, "label_field": choice.label_field}
-            return _result(caption(samples, model, **fields, **common))
-        fields = {"regions_field": choice.regions_field, "attribute": choice.field}
-        return _result(caption_regions(samples, model, **fields, **common))
+            return _result(caption(samples, model, caption_field=choice.field, **options))
+        return _result(ask(samples, model, choice.question, answer_field=choice.field, **options))
 
     def update_app(
         self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]

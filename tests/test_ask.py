@@ -121,6 +121,7 @@ def test_grounded_captions_of_images_are_texts_and_masks(images: fo.Dataset) -> 
         assert [each.index for each in sample.things.detections] == [n + 1 for n in shown]
         read = fields.read_regions(sample, "things", SIZE)
         for n, mask in zip(shown, read.values(), strict=True):
+            assert isinstance(mask, np.ndarray)
             assert np.array_equal(mask, expected.masks[n])
         found = [each.confidence for each in sample.things.detections]
         assert found == pytest.approx(expected.scores[shown].tolist())
