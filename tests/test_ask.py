@@ -215,6 +215,12 @@ def test_regions_that_cannot_be_captioned_are_named(images: fo.Dataset) -> None:
     assert "only InternVL bases know them" in report.failures[0].error
 
 
-def test_regions_of_videos_are_captioned_in_images_of_their_frames(videos: fo.Dataset) -> None:
+def test_regions_of_videos_are_captioned_in_images_of_their_frames(videos: fo.Dataset, tmp_path: Path) -> None:
+    sa2va = scripted_sa2va(BALL)
     with pytest.raises(fields.FieldError, match=r"regions are captioned in images.*to_frames\(sample_frames=True\)"):
-        rv.caption_regions(videos, scripted_sa2va(BALL), regions_field="ground_truth")
+        rv.caption_regions(videos, sa2va, regions_field="ground_truth")
+    images = videos.limit(1).to_frames(sample_frames=True, output_dir=str(tmp_path / "frames")).clone()
+    report = rv.caption_regions(images.limit(2), sa2va, regions_field="ground_truth")
+    assert (report.num_samples, report.failures) == (2, [])
+    assert images.distinct("ground_truth.detections.caption") == ["A red ball."]
+    images.delete()

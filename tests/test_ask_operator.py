@@ -82,7 +82,10 @@ def test_the_form_shows_what_a_task_needs(images: fo.Dataset) -> None:
     ("params", "message"),
     [
         ({}, reason("question") + "Required property"),
-        ({"question": "What?", "model": "glus"}, reason("model") + "Invalid enum value"),
+        (
+            {"question": "What?", "model": "glus"},
+            reason("model") + "'glus' is none of the models",
+        ),
         ({"question": "What?", "field": "no field"}, reason("field") + "'no field' cannot be a field"),
         ({"task": "caption", "label_field": "1"}, reason("label_field") + "'1' cannot be a field"),
     ],

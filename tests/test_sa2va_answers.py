@@ -26,19 +26,12 @@ from fiftyone_refvos.models.sa2va.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 from fiftyone_refvos.models.sa2va.tokens import load_tokenizer
 from fiftyone_refvos.models.sa2va.weights import translate
-from fiftyone_refvos.models.sam2_config import Sam2Sizes
-from fiftyone_refvos.verify.sa2va_case import read_sizes
 from fiftyone_refvos.video import FrameSource
+from tests.scripted_sa2va import small_sam2
 from tests.shared import shared_path
 from tests.small import noise_video
 
 BALL, DOG, CAT = (Expression(text, f"the {text}") for text in ("ball", "dog", "cat"))
-
-
-def small_sam2(case: str) -> Sam2Sizes:
-    sizes = read_sizes(shared_path("golden", "sa2va", case, "sam2_dims.json"))
-    assert sizes is not None
-    return replace(sizes, image_size=256)
 
 
 @pytest.fixture(scope="module")
@@ -112,23 +105,27 @@ def test_phrases_and_caption_are_read_from_a_grounded_answer() -> None:
     assert three.labels(otherwise="what is it?") == ["red ball", "the dog", "what is it?"]
 
 
-def test_code_beside_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    source = shared_path("golden", "sa2va", "qwen2_5_vl_a", "checkpoint")
+@pytest.mark.parametrize("case", ["internvl_qwen2_a", "qwen2_5_vl_a"])
+def test_code_beside_a_checkpoint_is_not_run(case: str, tmp_path: Path) -> None:
+    source = shared_path("golden", "sa2va", case, "checkpoint")
     for file in source.iterdir():
         (tmp_path / file.name).symlink_to(file)
-    automatic = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoImageProcessor": "evil.Evil"}
+    evil = "modeling_sa2va_chat.Evil"
+    automatic = {"AutoConfig": evil, "AutoModel": evil, "AutoImageProcessor": evil}
     changes = {
         "config.json": automatic,
         "preprocessor_config.json": automatic,
-        "tokenizer_config.json": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
+        "tokenizer_config.json": {"AutoTokenizer": [evil, evil]},
     }
     for name, auto_map in changes.items():
+        if not (source / name).is_file():
+            continue
         values = json.loads((source / name).read_text())
         values.pop("tokenizer_class", None)
         (tmp_path / name).unlink()
         (tmp_path / name).write_text(json.dumps(values | {"auto_map": auto_map}))
-    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\nclass Evil: pass\n")
-    loaded = load_sa2va(tmp_path, sam2=small_sam2("qwen2_5_vl_a"), device="cpu")
+    (tmp_path / "modeling_sa2va_chat.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\nclass Evil: pass\n")
+    loaded = load_sa2va(tmp_path, sam2=small_sam2(case), device="cpu")
     assert loaded.mode == "first"
     assert not (tmp_path / "was_run").exists()
 
