@@ -90,6 +90,10 @@ class TalkLearner(Forgetful):
     def draw(self, rng: np.random.Generator) -> TalkBatch:
         prompted = int(rng.choice(list(_CLIPS), p=_RATES))
         clips = [self._clip(prompted, number, rng) for number in range(_CLIPS[prompted])]
+        return self.batch(clips)
+
+    def batch(self, clips: Sequence[_Clip]) -> TalkBatch:
+        """Pads clips to a batch."""
         per_clip = self._chat.tokens_per_frame * clips[0].num_frames
         rows = [
             [torch.tensor(each) for each in (clip.ids, clip.positions, clip.turns, clip.labels)] for clip in clips
@@ -127,9 +131,9 @@ class TalkLearner(Forgetful):
             static = [each for each in video.expressions if each.static]
             turns = [*refer(static, _TURNS, rng), caption(video, seen[0]), look_around(video, seen)]
             shown = seen
-        return self._write(video, seen, turns, shown, marked)
+        return self.write(video, seen, turns, shown, marked)
 
-    def _write(
+    def write(
         self,
         video: RenderedVideo,
         seen: Sequence[int],
@@ -137,6 +141,15 @@ class TalkLearner(Forgetful):
         shown: Sequence[int],
         marked: NDArray[np.int64] | None,
     ) -> _Clip:
+        """One row of a batch.
+
+        Args:
+            video: of the clip
+            seen: frames that the language model sees
+            turns: what is asked about them
+            shown: frames whose masks are learned, the last of which is followed into if there are several
+            marked: visual tokens of the region that is marked in the only frame
+        """
         regions = ""
         visual = list(range(self._chat.tokens_per_frame * len(seen)))
         if marked is not None:
@@ -159,7 +172,7 @@ class TalkLearner(Forgetful):
 
     def losses(self, batch: TalkBatch, rng: np.random.Generator) -> Mapping[str, Tensor]:
         network = self._network
-        states = self._states(batch)
+        states = self.states(batch)
         learned = batch.labels[:, 1:] != _IGNORED
         logits = network.mllm.lm_head(states[:, :-1][learned])
         losses = {"ce": _CE * F.cross_entropy(logits, batch.labels[:, 1:][learned])}
@@ -169,7 +182,7 @@ class TalkLearner(Forgetful):
             losses |= self._mask_losses(batch, clips, prompts)
         return losses | {"total": torch.stack(list(losses.values())).sum()}
 
-    def _states(self, batch: TalkBatch) -> Tensor:
+    def states(self, batch: TalkBatch) -> Tensor:
         """Final-norm states `(V, L, D)`."""
         mllm = self._network.mllm
         tokens = mllm.model.get_image_features(batch.tiles, return_dict=True).pooler_output.flatten(0, 1)
