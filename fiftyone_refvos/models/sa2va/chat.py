@@ -85,7 +85,7 @@ class Sa2vaChat:
                 knows none
         """
         self.check(question)
-        masks = region_masks(regions, image.shape[:2]) if regions else None
+        masks = region_masks(regions, image.shape[:2], self._segmenter.family.grid) if regions else None
         return ask_about_image(self._asker, image, question, regions=masks, history=history)
 
     def about_video(self, frames: FrameSource, question: str, *, history: Sequence[Turn] = ()) -> VideoAnswer:
@@ -116,10 +116,10 @@ class Sa2vaChat:
         Raises:
             ValueError: for regions that are none, and in a family that knows no regions
         """
-        masks = torch.from_numpy(region_masks(regions, image.shape[:2]))
+        family = self._segmenter.family
+        masks = torch.from_numpy(region_masks(regions, image.shape[:2], family.grid))
         if len(masks) == 0:
             return []
-        family = self._segmenter.family
         visual = family.see_image(image)
         marked = [family.mark(visual, mask[None]) for mask in masks]
         return list(self._asker.ask_of_each(DESCRIBE_REGION, visual, marked))

@@ -71,10 +71,16 @@ class Family(ABC):
         network: with its weights
         tokenizer: of the same checkpoint
         image_token: that stands for one visual token
+
+    Attributes:
+        stop_words: texts that end an answer
+        states_before_norm: whether [SEG] is read before the last norm
+        grid: cells of an image per side in which regions are marked
     """
 
     stop_words: tuple[str, ...] = ()
     states_before_norm = False
+    grid = GRID
 
     def __init__(self, network: Sa2vaNetwork, tokenizer: Sa2vaTokenizer, image_token: str) -> None:
         self.network = network
@@ -138,6 +144,8 @@ class InternVl(Family):
         super().__init__(network, tokenizer, "<IMG_CONTEXT>")
         self._before, self._after, self.stop_words = _CHATS[network.config.template]
         self._tiling = network.config.tiling
+        patches = self._tiling.side / network.config.mllm.vision_config.patch_size[0]
+        self.grid = round(patches * network.config.mllm.downsample_ratio)
 
     def see_video(self, frames: Sequence[Frame]) -> Visual:
         """One tile per frame."""
@@ -162,11 +170,10 @@ class InternVl(Family):
 
     def mark(self, visual: Visual, masks: Tensor) -> Visual:
         """Adds the tokens of the last tile, which shows the whole image, that lie in each mask."""
-        cells = F.interpolate(masks[None].float(), size=(GRID, GRID), mode="nearest")[0].flatten(1).bool()
-        whole = visual.tokens[-(GRID**2) :]
+        cells = F.interpolate(masks[None].float(), size=(self.grid, self.grid), mode="nearest")[0].flatten(1).bool()
+        whole = visual.tokens[-(self.grid**2) :]
         chosen = [whole[each.to(whole.device)] for each in cells]
-        parts = [f"region{n}<vp>{'<IMG_CONTEXT>' * len(each)}</vp>" for n, each in enumerate(chosen, start=1)]
-        text = f"\nThere are {len(parts)} part regions in the picture: {', '.join(parts)}.\n"
+        text = region_text([len(each) for each in chosen])
         return replace(visual, tokens=torch.cat([visual.tokens, *chosen]), regions=text)
 
     def write(self, question: str, visual: Visual | None, history: Sequence[Turn] = ()) -> str:
@@ -257,6 +264,12 @@ class QwenVl(Family):
         kinds = (ids == self.image_id).int()[None]
         found, _ = self.network.mllm.model.get_rope_index(ids[None], kinds, image_grid_thw=visual.grids)
         return found[:, 0]
+
+
+def region_text(counts: Sequence[int]) -> str:
+    """What comes after an image in which regions of so many visual tokens are marked."""
+    parts = [f"region{n}<vp>{'<IMG_CONTEXT>' * count}</vp>" for n, count in enumerate(counts, start=1)]
+    return f"\nThere are {len(parts)} part regions in the picture: {', '.join(parts)}.\n"
 
 
 def open_family(network: Sa2vaNetwork, tokenizer: Sa2vaTokenizer, folder: Path) -> Family:

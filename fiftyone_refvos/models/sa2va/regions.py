@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = 16
-"""Cells of an image per side: the visual tokens of the tile that shows all of it."""
+"""Cells of an image per side in all published checkpoints: the visual tokens of the tile that shows all of it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ Region = Box | Points | NDArray[np.bool_]
 """A mask is `(H, W) bool`, of the size of the image."""
 
 
-def region_masks(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_]:
+def region_masks(regions: Sequence[Region], size: tuple[int, int], grid: int = GRID) -> NDArray[np.bool_]:
     """The masks `(n, H, W)` by which regions of an image are marked.
 
     A box is filled. A point marks the cell that it lies in and those around it, at least the four cells that regions
@@ -44,27 +44,28 @@ def region_masks(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np
     Args:
         regions: of one image
         size: its (H, W)
+        grid: cells per side
 
     Raises:
         ValueError: for a region that is empty, or outside of the image
     """
-    masks = [_mask(f"region {number}", region, size) for number, region in enumerate(regions, start=1)]
+    masks = [_mask(f"region {number}", region, size, grid) for number, region in enumerate(regions, start=1)]
     return np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
 
 
-def _mask(name: str, region: Region, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _mask(name: str, region: Region, size: tuple[int, int], grid: int) -> NDArray[np.bool_]:
     if isinstance(region, Points):
-        return _around(name, region, size)
+        return _around(name, region, size, grid)
     mask = _filled(name, region, size) if isinstance(region, Box) else region
     if mask.shape != size:
         raise ValueError(f"{name} is a mask of {mask.shape}, the image is {size}; pass a mask of its size")
     if not mask.any():
         raise ValueError(f"{name} is an empty mask")
-    rows, columns = (_cells(length) for length in size)
-    starts = [np.arange(GRID) * length // GRID for length in size]
+    rows, columns = (_cells(length, grid) for length in size)
+    starts = [np.arange(grid) * length // grid for length in size]
     if mask[np.ix_(*starts)].any():
         return mask
-    touched = np.zeros((GRID, GRID), dtype=bool)
+    touched = np.zeros((grid, grid), dtype=bool)
     y, x = mask.nonzero()
     touched[rows[y], columns[x]] = True
     return touched[rows[:, None], columns]
@@ -83,10 +84,10 @@ def _filled(name: str, box: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
-def _around(name: str, points: Points, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _around(name: str, points: Points, size: tuple[int, int], grid: int) -> NDArray[np.bool_]:
     height, width = size
-    rows, columns = (_cells(length) for length in size)
-    marked = np.zeros((GRID, GRID), dtype=bool)
+    rows, columns = (_cells(length, grid) for length in size)
+    marked = np.zeros((grid, grid), dtype=bool)
     for x, y in points.places:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"{name} has the point ({x}, {y}), outside of the image of {width}x{height} pixels")
@@ -97,7 +98,7 @@ def _around(name: str, points: Points, size: tuple[int, int]) -> NDArray[np.bool
     return marked[rows[:, None], columns]
 
 
-def _cells(length: int) -> NDArray[np.intp]:
+def _cells(length: int, grid: int) -> NDArray[np.intp]:
     """The cell of each pixel along one side; cell i begins at the pixel at which the published program looks."""
-    starts = np.arange(GRID) * length // GRID
+    starts = np.arange(grid) * length // grid
     return np.searchsorted(starts, np.arange(length), side="right") - 1
