@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def read_image(path: Path) -> Pixels:
     return _from_deep(path, pixels) if deep else pixels
 
 
-def _from_deep(path: Path, values: NDArray[np.generic]) -> Pixels:
+def _from_deep(path: Path, values: NDArray[Any]) -> Pixels:
     """Grey values of 16 bits as RGB; Pillow's own conversion makes white of all above 255."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         raise VideoError(

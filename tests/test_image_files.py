@@ -45,7 +45,9 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
 def test_opacity_is_ignored_as_by_opencv(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[[10, 20, 30, 0], [200, 100, 0, 128]]], dtype=np.uint8))
     assert read_image(path).tolist() == [[[10, 20, 30], [200, 100, 0]]]
-    np.testing.assert_array_equal(read_image(path), cv2.imread(str(path))[..., ::-1])
+    by_opencv = cv2.imread(str(path))
+    assert by_opencv is not None
+    np.testing.assert_array_equal(read_image(path), by_opencv[..., ::-1])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
