@@ -37,7 +37,7 @@ def add_model(inputs: types.Object, choice: ModelChoice, names: Collection[str] 
         inputs,
         "model",
         {name: name for name in names},
-        default=DEFAULT_MODEL,
+        default=DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names)),
         label="Model",
         descriptions={name: MODELS[name].description for name in names},
         invalid=choice.model not in names,
