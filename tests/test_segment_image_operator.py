@@ -75,7 +75,7 @@ def test_the_form_offers_the_models_and_fields_of_images(images, chosen) -> None
     assert not shown["model"]["invalid"]
     assert shown["prompt_field"]["type"]["values"] == ["expressions"]
     assert "in every image" in texts(shown["prompts"])
-    assert shown["label_field"]["label"] == "Label field"
+    assert "of the frames" not in texts(shown["label_field"])
     assert "key_frames" not in shown
     assert "clip_path" not in shown
     with pytest.raises(
