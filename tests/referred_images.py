@@ -51,8 +51,23 @@ def published_case() -> dict[str, Any]:
     return content
 
 
-def add_published_case(dataset: fo.Dataset) -> fo.Dataset:
-    """Adds the images of a golden case with their expressions and true masks."""
+def turned_copy(path: Path, folder: Path) -> Path:
+    """A JPEG whose pixels lie on their side, and whose EXIF orientation puts them upright."""
+    copy = folder / f"{path.stem}.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise before it is shown
+    with Image.open(path) as image:
+        image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(copy, quality=95, exif=exif)
+    return copy
+
+
+def add_published_case(dataset: fo.Dataset, *, turned_into: Path | None = None) -> fo.Dataset:
+    """Adds the images of a golden case with their expressions and true masks.
+
+    Args:
+        dataset: to add to
+        turned_into: a folder for copies that are shown by their EXIF orientation, instead of the images themselves
+    """
     folder = shared_path("golden", "mllmseg", CASE)
     stored = load_file(folder / "outputs.safetensors")
     for number, image in enumerate(published_case()["images"]):
@@ -65,7 +80,8 @@ def add_published_case(dataset: fo.Dataset) -> fo.Dataset:
             labels.append(
                 fo.Classification(label=text, expression_id=str(n), kind="refexp", object_ids=ids, no_target=not ids)
             )
-        sample = fo.Sample(filepath=str(folder / "inputs" / image["file"]))
+        path = folder / "inputs" / image["file"]
+        sample = fo.Sample(filepath=str(path if turned_into is None else turned_copy(path, turned_into)))
         sample["ground_truth"] = fo.Detections(detections=truth)
         sample["expressions"] = fo.Classifications(classifications=labels)
         dataset.add_sample(sample, dynamic=True)
