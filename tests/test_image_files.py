@@ -50,6 +50,12 @@ def test_opacity_is_ignored_as_by_opencv(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), by_opencv[..., ::-1])
 
 
+def test_inks_become_light(tmp_path: Path) -> None:
+    white = np.full((8, 8, 3), 255, dtype=np.uint8)
+    assert (read_image(save(tmp_path / "a.tiff", white, "CMYK")) == 255).all()
+    assert (read_image(save(tmp_path / "b.tiff", white * 0, "CMYK")) == 0).all()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
 def test_of_16_bits_the_upper_eight_count(tmp_path: Path, name: str) -> None:
     pixels = read_image(save(tmp_path / name, DEEP))
