@@ -75,5 +75,5 @@ LANGUAGE = (
 )
 """Vision tower, projector and language model, which the published Sa2VA takes from InternVL."""
 
-TOGETHER = (Stage("talk", _config(1200, 4e-4, weight_decay=0.01), TalkLearner),)
+TOGETHER = (Stage("talk", _config(800, 5e-4, weight_decay=0.01), TalkLearner),)
 """The training of Sa2VA itself."""
