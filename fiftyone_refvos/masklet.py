@@ -40,7 +40,8 @@ class FrameResult:
         expression_id: the expression that was looked for
         masks: `(num_objects, H, W) bool`, at the size of the frame
         scores: `(num_objects,)` the segmenter's own score of each mask, in [0, 1]
-        found: False where the model says that the object is not in the frame; masks are then zero
+        found: False where the model says that the object is not in the frame; masks are then zero, unless the model
+            was told to keep them
     """
 
     frame: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
+from fiftyone_refvos.fields.schema import masklet_path
 from fiftyone_refvos.segment import FieldExistsError
 
 if TYPE_CHECKING:
@@ -37,16 +38,17 @@ def check_field(dataset: fo.Dataset, label_field: str, identity: Mapping[str, An
     Raises:
         FieldExistsError: if the field exists and was not made by the same model with the same settings
     """
-    if dataset.get_field(f"frames.{label_field}") is None:
+    path = masklet_path(dataset, label_field)
+    if dataset.get_field(path) is None:
         return
     former = made_by(dataset, label_field)
     way_out = "pass overwrite=True to replace it, or choose another label field"
     if former is None:
-        raise FieldExistsError(f"'frames.{label_field}' exists and was not made by a segmentation run: {way_out}")
+        raise FieldExistsError(f"{path!r} exists and was not made by a segmentation run: {way_out}")
     different = sorted(name for name in {*former, *identity} if former.get(name) != identity.get(name))
     if different:
         changes = ", ".join(f"{name} was {former.get(name)!r} and is {identity.get(name)!r}" for name in different)
-        raise FieldExistsError(f"'frames.{label_field}' was made by another run ({changes}): {way_out}")
+        raise FieldExistsError(f"{path!r} was made by another run ({changes}): {way_out}")
 
 
 def check_overwrite(samples: fo.Dataset | fo.DatasetView, label_field: str, identity: Mapping[str, Any]) -> None:
@@ -56,14 +58,14 @@ def check_overwrite(samples: fo.Dataset | fo.DatasetView, label_field: str, iden
         FieldExistsError: if another model made the field, and it holds labels of samples outside of `samples`
     """
     dataset = samples._root_dataset  # no public name leads there from a clips view
-    former = made_by(dataset, label_field)
-    if dataset.get_field(f"frames.{label_field}") is None or former == dict(identity):
+    path, former = masklet_path(dataset, label_field), made_by(dataset, label_field)
+    if dataset.get_field(path) is None or former == dict(identity):
         return
     ids = samples.values("sample_id" if samples._is_clips else "id")
-    others = dataset.exclude(ids).count(f"frames.{label_field}.detections")
+    others = dataset.exclude(ids).count(f"{path}.detections")
     if others:
         raise FieldExistsError(
-            f"'frames.{label_field}' holds {others} masks of other samples that another model or other "
+            f"{path!r} holds {others} masks of other samples that another model or other "
             "settings made, and one field is for one: overwrite the whole dataset, or choose another field"
         )
 

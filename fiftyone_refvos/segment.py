@@ -1,7 +1,8 @@
-"""Running a model over videos: the one path of notebook, operator, command line and workers.
+"""Running a model over videos or images: the one path of notebook, operator, command line and workers.
 
 view -> per video its frames and unfinished expressions -> model -> masklets -> one bulk write per video;
-what is finished stays, what fails is listed, and a second call goes on where the first one stopped.
+what is finished stays, what fails is listed, and a second call goes on where the first one stopped. An image is
+a video of one frame.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        video: number of the current video, from 1
-        num_videos: how many videos the run has
+        video: number of the current video or image, from 1
+        num_videos: how many videos or images the run has
         fraction: of the whole run, in [0, 1]
     """
 
@@ -40,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be segmented; nothing was written for it."""
+    """A video or image that could not be segmented; nothing was written for it."""
 
     sample_id: str
     filepath: str
@@ -53,28 +54,35 @@ class SegmentReport:
 
     Attributes:
         label_field: where the masklets are
-        num_videos: videos that got masklets
+        num_samples: videos or images that got masklets
         num_expressions: masklets that were written
-        num_skipped: videos whose masklets were all there already
-        failures: videos without masklets, each with its reason
+        num_skipped: videos or images whose masklets were all there already
+        failures: videos or images without masklets, each with its reason
         seconds: duration of the run
+        images: whether these are images, whose masklets are masks in the sample
     """
 
     label_field: str
-    num_videos: int = 0
+    num_samples: int = 0
     num_expressions: int = 0
     num_skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
+    images: bool = False
 
     def __str__(self) -> str:
+        things = "images" if self.images else "videos"
         lines = [
-            f"{self.num_expressions} masklets of {self.num_videos} videos written to "
-            f"'frames.{self.label_field}' in {self.seconds:.0f} s; {self.num_skipped} videos were complete, "
-            f"{len(self.failures)} failed"
+            f"{self.num_expressions} masklets of {self.num_samples} {things} written to {self.path!r} in "
+            f"{self.seconds:.0f} s; {self.num_skipped} {things} were complete, {len(self.failures)} failed"
         ]
         lines += [f"  failed: {failure.filepath}: {failure.error}" for failure in self.failures]
         return "\n".join(lines)
+
+    @property
+    def path(self) -> str:
+        """Where the masks are, as FiftyOne names it."""
+        return self.label_field if self.images else f"frames.{self.label_field}"
 
 
 class _Stopped(BaseException):
@@ -96,17 +104,17 @@ def segment(
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> SegmentReport:
-    """Writes the masklets of every expression of every video into `frames.<label_field>`.
+    """Writes the masklets of every expression of every video into `frames.<label_field>`, of images `<label_field>`.
 
     Resumable: called again with the same model and settings it does only what is missing, which are
     expressions without masklets, and those whose text was edited. A video that fails is listed in the report
     and does not stop the others; nothing is written for it. Of a clips view, the model sees the frames of
-    each clip alone, and the masks of these frames are written.
+    each clip alone, and the masks of these frames are written. What is said of videos holds for images, too.
 
     Args:
-        samples: a video dataset, a view or a clips view
-        model: of `foz.load_zoo_model`, or the name of one
-        label_field: frame field for the masklets
+        samples: a dataset of videos or images, a view of its samples, or a clips view
+        model: of `foz.load_zoo_model`, or the name of one; for images one of `IMAGE_MODELS`
+        label_field: frame field for the masklets; for images the sample field
         prompts: texts to look for in every video, which are added to its `expressions`
         prompt_field: where the expressions are, if no `prompts` are given: a field with text, a list of
             texts, Classifications or TemporalDetections. Texts are added to `expressions`
@@ -117,16 +125,19 @@ def segment(
         progress: called while the run goes on
 
     Raises:
-        ValueError: for prompts that the model cannot take; nothing is written
-        FieldError: for images, a missing prompt field, or fields of other types
+        ValueError: for prompts that the model cannot take, images and a model of videos alone, or key frames of
+            images; nothing is written
+        FieldError: for other samples, a missing prompt field, or fields of other types
         FieldExistsError: if the label field was made by another model, or with other settings
     """
     from fiftyone_refvos import run_records
 
-    model = _load(model)
-    run = _Run(samples, model, label_field, prompts, prompt_field, key_frames)
+    images = _are_images(samples)
+    if images and key_frames is not None:
+        raise ValueError(f"key frames are of videos: segment images without key_frames={key_frames!r}")
+    run = _Run(samples, _load(model, images=images), label_field, prompts, prompt_field, key_frames)
     run.prepare(overwrite=overwrite)
-    report = SegmentReport(label_field)
+    report = SegmentReport(label_field, images=images)
     start = time.monotonic()
     try:
         run.execute(report, progress)
@@ -140,31 +151,48 @@ def segment(
     return report
 
 
-def _load(model: RefVOSModel | str) -> RefVOSModel:
-    if not isinstance(model, str):
-        return model
-    import fiftyone.zoo as foz
+def _load(model: RefVOSModel | str, *, images: bool) -> RefVOSModel:
+    """The model for images, or for videos.
 
-    loaded: RefVOSModel = foz.load_zoo_model(model)
-    return loaded
+    Raises:
+        ValueError: for a model of videos alone, if it is for images; before it is loaded
+    """
+    if isinstance(model, str):
+        import fiftyone.zoo as foz
+
+        from fiftyone_refvos.models.registry import check_takes_images
+
+        if images:
+            check_takes_images(model)
+        loaded: RefVOSModel = foz.load_zoo_model(model)
+    else:
+        loaded = model
+    return loaded.for_images() if images else loaded.for_videos()
 
 
-def _check_videos(samples: fo.Dataset | fo.DatasetView) -> None:
-    """Raises a FieldError for anything but whole videos and clips of them."""
+def _are_images(samples: fo.Dataset | fo.DatasetView) -> bool:
+    """Whether these are images; if not, they are whole videos or clips of them.
+
+    Raises:
+        FieldError: for anything else
+    """
     from fiftyone_refvos.fields import FieldError
 
     dataset = samples._dataset
     if dataset.media_type == "group":
         raise FieldError(
-            "the dataset is grouped, and its videos are a part of it: pass a dataset of its own, which "
-            "dataset.select_group_slices('<slice with videos>').clone() makes"
+            "the dataset is grouped, and its videos or images are a part of it: pass a dataset of its own, which "
+            "dataset.select_group_slices('<slice with videos or images>').clone() makes"
         )
-    if samples.media_type != "video":
-        kind = "a view of frames or patches" if dataset._is_generated else f"{samples.media_type or 'no'} samples"
-        raise FieldError(
-            f"videos can be segmented, but {samples.name or 'this view'!r} holds {kind}: pass the video dataset, a "
-            "view of its samples, or clips"
-        )
+    if samples.media_type == "video":
+        return False
+    if samples.media_type == "image" and not dataset._is_generated:
+        return True
+    kind = "a view of frames or patches" if dataset._is_generated else f"{samples.media_type or 'no'} samples"
+    raise FieldError(
+        f"videos and images can be segmented, but {samples.name or 'this view'!r} holds {kind}: pass the dataset, a "
+        "view of its samples, or clips"
+    )
 
 
 class _Run:
@@ -181,7 +209,6 @@ class _Run:
     ) -> None:
         from fiftyone_refvos import fields
 
-        _check_videos(samples)
         self.samples = samples
         self.model = model
         self.label_field = label_field
@@ -236,7 +263,7 @@ class _Run:
             )
 
     def execute(self, report: SegmentReport, progress: Callable[[Progress], None] | None) -> None:
-        """Segments one video after another."""
+        """Segments one video or image after another."""
         # One look-up per video instead of one long iteration: a view may change by what is written here, and a
         # cursor of the database dies while a large model works on one video.
         ids, paths = self.samples.values(["id", "filepath"])
@@ -257,7 +284,7 @@ class _Run:
                 logger.debug("%s failed", path, exc_info=True)
                 report.failures.append(Failure(sample_id, path, describe(error)))
             else:
-                report.num_videos += bool(written)
+                report.num_samples += bool(written)
                 report.num_skipped += not written
                 report.num_expressions += written
             tell(1.0)

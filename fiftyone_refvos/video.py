@@ -24,7 +24,6 @@ from typing import Protocol
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from fiftyone_refvos.decoding import (
     MEND,
@@ -35,6 +34,7 @@ from fiftyone_refvos.decoding import (
     read_timetable,
     upright,
 )
+from fiftyone_refvos.image_files import read_image
 
 __all__ = ["FolderFrames", "Frame", "FrameSource", "VideoError", "VideoFrames", "clip", "open_frames"]
 __all__ += ["open_frames_dir", "open_video"]
@@ -101,7 +101,7 @@ def open_video(path: Path | str) -> VideoFrames:
 def open_frames_dir(folder: Path | str, names: Sequence[str] | None = None) -> FolderFrames:
     """Opens an image folder as a video; only the first image is read here.
 
-    The EXIF orientation is applied, as by `cv2.imread`, with which the datasets' tools read them.
+    They are read as `image_files` says, which is as `cv2.imread` does it, with which the datasets' tools read them.
 
     Args:
         folder: the folder of the images
@@ -120,7 +120,7 @@ def open_frames_dir(folder: Path | str, names: Sequence[str] | None = None) -> F
         names = sorted((name for name in found if not name.startswith(".")), key=_frame_order)
     if not names:
         raise VideoError(folder, "holds no images", f"put the frames there as {', '.join(IMAGE_SUFFIXES)}")
-    height, width = _read_image(folder / names[0]).shape[:2]
+    height, width = read_image(folder / names[0]).shape[:2]
     return FolderFrames(folder, tuple(names), (height, width))
 
 
@@ -225,7 +225,7 @@ class FolderFrames:
         for index in indices:
             _check_index(index, self)
             path = self.folder / self.names[index]
-            frame = _read_image(path)
+            frame = read_image(path)
             if frame.shape[:2] != self.size:
                 problem = f"is {_text(frame.shape)}, but {self.names[0]} is {_text(self.size)}"
                 raise VideoError(path, problem, "bring all frames of the video to one size")
@@ -270,14 +270,3 @@ def _check_index(index: int, source: FrameSource) -> int:
 
 def _text(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
-
-
-def _read_image(path: Path) -> Frame:
-    """Reads an image as RGB `(H, W, 3) uint8`, EXIF orientation applied."""
-    if not path.exists():
-        raise VideoError(path, "there is no such image", "check the list of frame names against the folder")
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # for broken files
-        raise VideoError(path, f"is no readable image ({error})", "copy or download it again") from error

@@ -10,11 +10,14 @@ import fiftyone as fo
 import fiftyone.core.config as foc
 import fiftyone.core.models as fom
 import fiftyone.zoo.models as fozm
+from fiftyone.core.frame import FrameView
 
 from fiftyone_refvos import fields
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.devices import resolve_device, resolve_dtype
 from fiftyone_refvos.models.loading import load_segmenter
+from fiftyone_refvos.models.registry import check_takes_images
+from fiftyone_refvos.models.segmenter import ImageCapable, Segmenter
 from fiftyone_refvos.segment import segment_frames
 
 _FILES = ("clip_path", "sam_config", "tracker", "adapter")
@@ -62,6 +65,7 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
 
     Args:
         config: of the zoo
+        segmenter: of videos, where it is loaded already
 
     Raises:
         CheckpointError: if the checkpoint does not fit
@@ -69,10 +73,10 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         DeviceError: if the device is not there
     """
 
-    def __init__(self, config: RefVOSModelConfig) -> None:
+    def __init__(self, config: RefVOSModelConfig, segmenter: Segmenter | None = None) -> None:
         fom.SamplesMixin.__init__(self)
         self.config = config
-        self.segmenter = load_segmenter(
+        self.segmenter = segmenter or load_segmenter(
             config.name,
             checkpoint=config.checkpoint,
             revision=config.revision,
@@ -92,7 +96,19 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         """What distinguishes the masks of this model from those of another one; plain values."""
         return {**self.config.loaded_from, **self.segmenter.identity}
 
-    def predict(self, arg: Any, sample: fo.Sample | None = None) -> dict[int, fo.Detections]:
+    def for_videos(self) -> RefVOSModel:
+        """The same networks as a model of videos."""
+        return self
+
+    def for_images(self) -> RefVOSImageModel:
+        """The same networks as a model of images.
+
+        Raises:
+            ValueError: for a model of videos alone
+        """
+        return RefVOSImageModel(self.config, self.segmenter)
+
+    def predict(self, arg: Any, sample: fo.Sample | None = None) -> Any:
         """Segments one video for `apply_model`.
 
         Args:
@@ -106,6 +122,10 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
             ValueError: without a sample
             FieldError: if the sample holds no expressions
         """
+        return self._labels(sample)
+
+    def _labels(self, sample: fo.Sample | None) -> dict[int, fo.Detections]:
+        """The labels of a sample per frame number; an image is one frame with number 1."""
         if sample is None:
             raise ValueError("the expressions are read from the sample, so predict() needs one")
         expressions = self._expressions(sample)
@@ -118,6 +138,73 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         if not expressions:
             raise fields.FieldError(f"{sample.filepath} has no expressions in {prompt_field!r}; add some")
         return expressions
+
+
+class RefVOSImageModelConfig(RefVOSModelConfig):
+    """What `foz.load_zoo_model` takes for a model of images: as of any model. FiftyOne finds it by its name."""
+
+
+class RefVOSImageModel(RefVOSModel):
+    """A model of images and of videos; for `apply_model` it is one of images, as a model has one media type.
+
+    `fiftyone_refvos.segment` runs it on either. `dataset.apply_model(model.for_videos(), …)` runs it on videos; given
+    the model itself FiftyOne would hand over single frames, which have no expressions.
+
+    Args:
+        config: of the zoo
+        segmenter: of videos, where it is loaded already
+
+    Raises:
+        ValueError: for a model of videos alone
+        CheckpointError, HubError, DeviceError: as of `RefVOSModel`
+    """
+
+    def __init__(self, config: RefVOSModelConfig, segmenter: Segmenter | None = None) -> None:
+        check_takes_images(config.name)  # before anything large is loaded
+        super().__init__(config, segmenter)
+        assert isinstance(self.segmenter, ImageCapable)
+        self._over_time, self.segmenter = self.segmenter, self.segmenter.for_images()
+
+    @property
+    def media_type(self) -> str:
+        """Images."""
+        return "image"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What distinguishes the masks of this model from those of another one; plain values."""
+        of_videos = ("tracker", "sam_config")
+        loaded_from = {name: value for name, value in self.config.loaded_from.items() if name not in of_videos}
+        return {**loaded_from, **self.segmenter.identity}
+
+    def for_videos(self) -> RefVOSModel:
+        """The same networks as a model of videos."""
+        return RefVOSModel(self.config, self._over_time)
+
+    def for_images(self) -> RefVOSImageModel:
+        """The same networks as a model of images."""
+        return self
+
+    def predict(self, arg: Any, sample: fo.Sample | None = None) -> fo.Detections:
+        """Segments one image for `apply_model`.
+
+        Args:
+            arg: what FiftyOne has read of the file, which is not used: our own reader knows more kinds of files
+            sample: of the image
+
+        Returns:
+            the labels, an empty list where nothing is found
+
+        Raises:
+            ValueError: without a sample, and for a frame of a video
+            FieldError: if the sample holds no expressions
+        """
+        if isinstance(sample, fo.Frame | FrameView):
+            raise ValueError(
+                "apply_model gives single frames of videos, which have no expressions: call "
+                "fiftyone_refvos.segment(dataset, model, …), or dataset.apply_model(model.for_videos(), …)"
+            )
+        return self._labels(sample)[1]
 
 
 class SelectorModelConfig(RefVOSModelConfig):

@@ -19,12 +19,12 @@ def download_model(model_name: str, model_path: str) -> None:
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     """Loads a model by its name; `kwargs` are those of `fiftyone_refvos.zoo.RefVOSModelConfig`."""
     _require_package()
-    from fiftyone_refvos.models.registry import SELECTORS
-    from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig, SelectorModel, SelectorModelConfig
+    from fiftyone_refvos import zoo
+    from fiftyone_refvos.models.registry import zoo_class
 
-    if model_name in SELECTORS:
-        return SelectorModel(SelectorModelConfig({"name": model_name, **kwargs}))
-    return RefVOSModel(RefVOSModelConfig({"name": model_name, **kwargs}))
+    kind = zoo_class(model_name)
+    config = getattr(zoo, f"{kind}Config")({"name": model_name, **kwargs})
+    return getattr(zoo, kind)(config)
 
 
 def resolve_input(model_name: str, ctx: Any) -> Any:

@@ -158,7 +158,7 @@ class AskModel(LibraryOperator[Choice]):
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:
         if not forms.are_videos_or_images(inputs, samples, "asked about"):
             return
-        model_form.add_model(inputs, choice, ANSWERING, default=ANSWERING[0])
+        model_form.add_model(inputs, choice, ANSWERING)
         forms.dropdown(inputs, "task", TASKS, default=QUESTION, label="Task")
         if choice.task == QUESTION:
             inputs.str("question", label="Question", required=True)

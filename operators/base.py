@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
@@ -57,7 +58,7 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
 
     def last_step(self, samples: Samples, result: Mapping[str, Any]) -> str:
         """What is done when there is no more progress to tell of."""
-        return f"{len(samples)}/{len(samples)} {self.COUNTED}"
+        return f"{len(samples)}/{len(samples)} {self._things(samples)}"
 
     @abstractmethod
     def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
         samples = self.target(ctx)
         if is_from_app(ctx):
             return self._execute_in_app(ctx, samples, choice)
-        tell = Throttle(lambda progress: ctx.set_progress(progress.fraction, self._count(progress)))
+        tell = Throttle(lambda progress: ctx.set_progress(progress.fraction, self._count(progress, samples)))
         ctx.set_progress(0.0, self.first_step(choice))
         result = self.work(samples, choice, tell)
         ctx.set_progress(1.0, self.last_step(samples, result))
@@ -141,7 +142,7 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
         try:
             while True:
                 progress = next(updates)
-                yield ctx.ops.set_progress(self._count(progress), progress.fraction)
+                yield ctx.ops.set_progress(self._count(progress, samples), progress.fraction)
         except StopIteration as end:
             result = end.value
             if samples is not None:
@@ -165,5 +166,10 @@ class LibraryOperator(foo.Operator, Generic[Choice]):
             self.build_report(outputs, result)
         return types.Property(outputs, view=types.View(label=self.config.label))
 
-    def _count(self, progress: Progress) -> str:
-        return f"{progress.video}/{progress.num_videos} {self.COUNTED}"
+    def _count(self, progress: Progress, samples: Samples | None) -> str:
+        return f"{progress.video}/{progress.num_videos} {self._things(samples)}"
+
+    def _things(self, samples: Samples | None) -> str:
+        """What progress counts; where videos are counted, it counts the images of datasets of images."""
+        images = samples is not None and samples.media_type == fom.IMAGE
+        return "images" if images and self.COUNTED == "videos" else self.COUNTED

@@ -26,6 +26,8 @@ from .show_view import add_view_button, keep_view
 if TYPE_CHECKING:
     from fiftyone_refvos.evaluation.results import MaskletEvaluationResults
 
+SHARES = ("N-acc", "T-acc")  # which no program prints in percent
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -154,6 +156,9 @@ class EvaluateMasklets(LibraryOperator[Choice]):
             title = types.Success(label=f"{done}: the evaluation is {result['eval_key']!r}")
         outputs.view("title", title)
         unit = "percent" if result["percent"] else "from 0 to 1"
+        shares = [name for name in SHARES if name in result["measures"]]
+        if result["percent"] and shares:
+            unit += f", {' and '.join(shares)} from 0 to 1"
         label = f"By the protocol {result['protocol']}, {unit}"
         reports.add_table(outputs, "table", {"of": "", **{name: name for name in result["measures"]}}, label=label)
         labels = {

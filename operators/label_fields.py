@@ -9,6 +9,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from fiftyone_refvos import run_records
+from fiftyone_refvos.fields.schema import frame_prefix, masklet_path
 
 from . import forms
 
@@ -27,7 +28,7 @@ def add(inputs: types.Object, dataset: fo.Dataset, name: str) -> bool:
     found = problem(dataset, name)
     inputs.str(
         "label_field",
-        label="Label field (of the frames)",
+        label="Label field (of the frames)" if frame_prefix(dataset) else "Label field",
         view=types.TextFieldView(space=6, placeholder=name),
         invalid=found is not None,
         error_message=found or "",
@@ -36,13 +37,14 @@ def add(inputs: types.Object, dataset: fo.Dataset, name: str) -> bool:
 
 
 def problem(dataset: fo.Dataset, name: str) -> str | None:
-    """Why masklets cannot be in a frame field of that name; None if they can."""
+    """Why masklets cannot be in a label field of that name; None if they can."""
     if found := forms.name_problem(name, "field"):
         return found
-    stored = dataset.get_field(f"frames.{name}")
+    path = masklet_path(dataset, name)
+    stored = dataset.get_field(path)
     kind = getattr(stored, "document_type", None)
     if stored is not None and kind is not fo.Detections:
-        return f"'frames.{name}' holds {(kind or type(stored)).__name__}, not Detections: choose another name"
+        return f"{path!r} holds {(kind or type(stored)).__name__}, not Detections: choose another name"
     return None
 
 
@@ -67,7 +69,7 @@ def add_overwrite(
         overwrite: whether the form says to replace it
         clips: whether the target is a clips view
     """
-    if dataset.get_field(f"frames.{name}") is None:
+    if dataset.get_field(masklet_path(dataset, name)) is None:
         return
     former = run_records.made_by(dataset, name)
     same = former is not None and is_same(former)

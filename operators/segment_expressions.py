@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 import fiftyone.operators as foo
 import fiftyone.zoo as foz
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
 
 from fiftyone_refvos.fields import EXPRESSIONS
-from fiftyone_refvos.models.registry import DEFAULT_MODEL
+from fiftyone_refvos.fields.schema import masklet_path
+from fiftyone_refvos.models.registry import IMAGE_MODELS
 from fiftyone_refvos.segment import segment
 
 from . import segment_form, segment_report
@@ -32,7 +34,7 @@ class SegmentingOperator(LibraryOperator[Choice]):
 
         `default_choice_to_delegated` alone does not do it: the App preselects "Execute" where it is allowed.
         """
-        choice = Choice.of(ctx.params)
+        choice = self.read(ctx.params, ctx.dataset)
         schedule = choice.is_large and can_schedule() and not choice.run_now
         return foo.ExecutionOptions(allow_immediate_execution=not schedule, allow_delegated_execution=True)
 
@@ -58,14 +60,15 @@ class SegmentingOperator(LibraryOperator[Choice]):
     def update_app(
         self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
     ) -> Iterator[GeneratedMessage]:
-        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, f"frames.{choice.label_field}"}))
+        path = masklet_path(ctx.dataset, choice.label_field)
+        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, path}))
 
     def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
         segment_report.build(outputs, result)
 
 
 class SegmentExpressions(SegmentingOperator):
-    """Writes masklets of the expressions of videos into a frame field.
+    """Writes masklets of the expressions of videos into a frame field, masks of those of images into a sample field.
 
     From Python, after `import fiftyone.operators as foo`:
 
@@ -75,13 +78,13 @@ class SegmentExpressions(SegmentingOperator):
 
     NAME = "segment_expressions"
     LABEL = "Segment expressions"
-    DESCRIPTION = "Find what sentences describe, in every frame of videos"
+    DESCRIPTION = "Find what sentences describe, in every frame of videos, or in images"
 
     def __call__(
         self,
         sample_collection: Samples,
         *,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         label_field: str | None = None,
         prompts: str | Sequence[str] | None = None,
         prompt_field: str = EXPRESSIONS,
@@ -95,9 +98,10 @@ class SegmentExpressions(SegmentingOperator):
         """Runs or schedules the operator. In notebooks prefer `fiftyone_refvos.segment`.
 
         Args:
-            sample_collection: a video dataset, a view or a clips view
-            model: its name in the zoo
-            label_field: frame field for the masklets; by default the name of the model
+            sample_collection: a dataset of videos or images, a view or a clips view
+            model: its name in the zoo; by default the first one that is made for such samples
+            label_field: frame field for the masklets, sample field for those of images; by default the name of the
+                model
             prompts: texts to look for, one per line or a list; by default those of `prompt_field`
             prompt_field: where the expressions are
             key_frames: the name of those to start from, and to go on in both directions
@@ -125,6 +129,8 @@ class SegmentExpressions(SegmentingOperator):
         return self.launch(sample_collection, params, delegate=delegate)
 
     def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
+        if not params.get("model") and dataset.media_type == fom.IMAGE:
+            return Choice.of({**params, "model": IMAGE_MODELS[0]})
         return Choice.of(params)
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.core.clips import ClipsView
 from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS, FieldError
 from fiftyone_refvos.fields.schema import prompt_type
-from fiftyone_refvos.models.registry import DEFAULT_MODEL
+from fiftyone_refvos.models.registry import DEFAULT_MODEL, IMAGE_MODELS, MODELS
 
 from . import forms, label_fields
 from .base import Samples
@@ -25,7 +26,7 @@ from .model_form import add_execution, add_model, is_large
 DEVICES = {"auto": "auto: GPU where there is one", "cpu": "CPU", "cuda": "GPU"}
 
 # Texts that are no prompts: FiftyOne's own, and where folder datasets keep their frames.
-_NO_PROMPTS = {"id", "filepath", "tags", "frames_dir", "frame_names"}
+_NO_PROMPTS = {"id", "filepath", "tags", "frames_dir", "frame_names", "image_name"}
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,17 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
         samples: what is to be segmented
         choice: what the form says so far
     """
-    if not forms.are_videos(inputs, samples, "segmented"):
+    if not forms.are_videos_or_images(inputs, samples, "segmented"):
         return
     dataset = samples._root_dataset  # no public name leads there from a clips view
-    add_model(inputs, choice)
-    _add_prompts(inputs, dataset, choice)
-    _add_key_frames(inputs, dataset, choice)
+    images = samples.media_type == fom.IMAGE
+    if images and samples._dataset._is_generated:
+        forms.error(inputs, "media", "Only whole images can be segmented, but the target holds frames or patches")
+        return
+    add_model(inputs, choice, IMAGE_MODELS if images else tuple(MODELS))
+    _add_prompts(inputs, dataset, choice, "image" if images else "video")
+    if not images:
+        _add_key_frames(inputs, dataset, choice)
     can_be = label_fields.add(inputs, dataset, choice.label_field)
     forms.dropdown(inputs, "device", DEVICES, default="auto", label="Device", space=6)
     if can_be:
@@ -118,9 +124,9 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     add_execution(inputs, large=choice.is_large)
 
 
-def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> None:
+def _add_prompts(inputs: types.Object, dataset: fo.Dataset, choice: Choice, thing: str) -> None:
     fields = _prompt_fields(dataset)
-    typed = "Type what to look for in every video, one thing per line."
+    typed = f"Type what to look for in every {thing}, one thing per line."
     inputs.define_property(
         "prompts",
         types.List(types.String()) if choice.prompts_listed else types.String(),

@@ -16,8 +16,10 @@ def to_result(report: SegmentReport) -> dict[str, Any]:
     """The result of the operator."""
     return {
         "label_field": report.label_field,
+        "path": report.path,
+        "media": "images" if report.images else "videos",
         "num_expressions": report.num_expressions,
-        "num_videos": report.num_videos,
+        "num_samples": report.num_samples,
         "num_skipped": report.num_skipped,
         "num_failed": len(report.failures),
         "seconds": round(report.seconds, 1),
@@ -28,10 +30,11 @@ def to_result(report: SegmentReport) -> dict[str, Any]:
 def build(outputs: types.Object, result: Mapping[str, Any]) -> None:
     """Adds to an output what is to be shown of a result."""
     _add_title(outputs, result)
+    things = result["media"].capitalize()
     labels = {
-        "num_videos": "Videos segmented",
-        "num_skipped": "Videos that were complete before",
-        "num_failed": "Videos that failed",
+        "num_samples": f"{things} segmented",
+        "num_skipped": f"{things} that were complete before",
+        "num_failed": f"{things} that failed",
         "seconds": "Seconds",
     }
     reports.add_counts(outputs, labels)
@@ -39,10 +42,10 @@ def build(outputs: types.Object, result: Mapping[str, Any]) -> None:
 
 
 def _add_title(outputs: types.Object, result: Mapping[str, Any]) -> None:
-    field = f"'frames.{result['label_field']}'"
+    field = f"{result['path']!r}"
     written = f"{result['num_expressions']} masklets written into {field}"
     if result["failures"]:
-        view = types.Warning(label=f"{written}; some videos failed and were left as they are")
+        view = types.Warning(label=f"{written}; some {result['media']} failed and were left as they are")
     elif result["num_expressions"]:
         view = types.Success(label=written)
     else:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.models.registry import MODELS, SELECTORS, ModelSpec, shipped_size
+from fiftyone_refvos.models.registry import IMAGE_MODELS, MODELS, SELECTORS, ModelSpec, shipped_size, zoo_class
 
 PACKAGES = ["torch", "torchvision", "transformers", "sam2", "sentencepiece"]
 
@@ -24,7 +24,7 @@ def entry(spec: ModelSpec) -> dict[str, Any]:
         "source": f"https://huggingface.co/{source.repo_id}" if source else None,
         "size_bytes": source.size_bytes if source else shipped_size(spec.name),
         "default_deployment_config_dict": {
-            "type": f"fiftyone_refvos.zoo.{'SelectorModel' if spec.name in SELECTORS else 'RefVOSModel'}",
+            "type": f"fiftyone_refvos.zoo.{zoo_class(spec.name)}",
             "config": {"name": spec.name},
         },
         "requirements": {
@@ -32,7 +32,14 @@ def entry(spec: ModelSpec) -> dict[str, Any]:
             "cpu": {"support": True},
             "gpu": {"support": True},
         },
-        "tags": ["segmentation", "video", "referring", "refvos", "torch"],
+        "tags": [
+            "segmentation",
+            *(["image"] if spec.name in IMAGE_MODELS else []),
+            "video",
+            "referring",
+            "refvos",
+            "torch",
+        ],
         "date_added": "2026-11-21 00:00:00",
     }
 

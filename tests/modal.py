@@ -101,6 +101,16 @@ class Modal:
         self.page.wait_for_timeout(DRAWING)
 
 
+class ImageModal(Modal):
+    """An open image."""
+
+    def __init__(self, page: Any, fields: Sequence[str]) -> None:
+        super().__init__(page, fields, frame=0, frame_rate=1)
+
+    def _show_frame(self) -> None:
+        """An image has one alone."""
+
+
 def best_shift(changed: NDArray[np.bool_], mask: NDArray[np.bool_]) -> tuple[int, int]:
     """By how many pixels, down and to the right, masks have to be moved to fit best to what is drawn."""
     shifts = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]

@@ -34,6 +34,7 @@ def test_an_evaluation_writes_what_evaluate_writes(images):
     assert (result["media"], result["num_samples"], result["num_expressions"]) == ("images", 2, 6)
     shown = texts(outputs("evaluate_masklets", result))
     assert "6 expressions of 2 images evaluated" in shown
+    assert "By the protocol gres, percent, N-acc and T-acc from 0 to 1" in shown
     assert "Show the worst images first" in shown
     worst = images.load_saved_view("model_eval: worst first").values("model_eval_iou")
     assert worst == sorted(worst)

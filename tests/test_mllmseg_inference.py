@@ -162,7 +162,10 @@ def test_expressions_are_lower_cased_and_lose_full_stops() -> None:
 
 
 def test_identity_has_the_prompting_and_no_batch_size() -> None:
-    assert golden_segmenter(prompting="joint", expression_batch=3).identity == {"prompting": "joint"}
+    assert golden_segmenter(prompting="joint", expression_batch=3).identity == {
+        "prompting": "joint",
+        "rejected": "empty",
+    }
 
 
 def test_short_cut_of_one_key_equals_the_stock_layer() -> None:

@@ -179,8 +179,9 @@ def test_a_video_without_frames_and_key_frames_outside_are_refused() -> None:
 
 
 def test_settings_that_masks_depend_on_are_told_apart() -> None:
-    assert per_frame_segmenter().identity == {"prompting": "single", "over_time": "per_frame"}
-    assert key_frame_segmenter(3).identity == {"prompting": "single", "over_time": "memory", "candidates": 3}
+    of_images = {"prompting": "single", "rejected": "empty"}
+    assert per_frame_segmenter().identity == of_images | {"over_time": "per_frame"}
+    assert key_frame_segmenter(3).identity == of_images | {"over_time": "memory", "candidates": 3}
     with pytest.raises(ValueError, match="candidates is 0"):
         MllmsegVideoInference(candidates=0)
     with pytest.raises(ValueError, match="over_time is 'never'"):

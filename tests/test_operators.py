@@ -9,11 +9,9 @@ from uuid import uuid4
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.zoo as foz
-import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionError
 from fiftyone.operators.registry import OperatorRegistry
-from PIL import Image
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
@@ -78,8 +76,10 @@ def test_a_run_writes_what_segment_writes(demo):
     assert result.result.pop("seconds") > 0
     assert result.result == {
         "label_field": "by_operator",
+        "path": "frames.by_operator",
+        "media": "videos",
         "num_expressions": 4,
-        "num_videos": 2,
+        "num_samples": 2,
         "num_skipped": 0,
         "num_failed": 0,
         "failures": [],
@@ -98,7 +98,7 @@ def test_typed_prompts(demo, prompts):
     known = len(demo.first().expressions.detections)
     segment = foo.get_operator(uri(NAME))
     result = segment(demo.limit(1), prompts=prompts, label_field="typed").result
-    assert (result["num_videos"], result["num_expressions"]) == (1, 2)
+    assert (result["num_samples"], result["num_expressions"]) == (1, 2)
     demo.reload()
     added = demo.first().expressions.detections[known:]
     assert [(label.label, label.kind) for label in added] == [
@@ -125,17 +125,17 @@ def test_a_second_run_goes_on(demo):
     assert "goes on with what is missing" in texts(shown)
     assert not shown["overwrite"]["invalid"]
     result = execute(demo, prompts="the moon").result
-    assert (result["num_videos"], result["num_skipped"]) == (1, 1)
+    assert (result["num_samples"], result["num_skipped"]) == (1, 1)
     again = execute(demo, prompts="the moon").result
     assert "nothing to do" in texts(outputs(again))
-    assert execute(demo, prompts="the moon", overwrite=True).result["num_videos"] == 2
+    assert execute(demo, prompts="the moon", overwrite=True).result["num_samples"] == 2
 
 
 def test_a_missing_file_is_listed(demo):
     gone = fo.Sample("/gone/clip.mp4", expressions=demo.first().expressions.copy())
     demo.add_sample(gone)
     result = execute(demo, prompts="the moon").result
-    assert (result["num_videos"], result["num_failed"]) == (2, 1)
+    assert (result["num_samples"], result["num_failed"]) == (2, 1)
     (failure,) = result["failures"]
     assert failure["file"] == "/gone/clip.mp4"
     assert "does not exist" in failure["reason"]
@@ -212,15 +212,15 @@ def test_without_a_field_of_prompts_they_have_to_be_typed(demo):
         execute(demo)
 
 
-def test_only_videos(dataset, demo, tmp_path):
-    with pytest.raises(ExecutionError, match="Only videos can be segmented, but the target holds no samples"):
-        execute(dataset)
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "image.png")
-    dataset.add_sample(fo.Sample(str(tmp_path / "image.png")))
-    with pytest.raises(ExecutionError, match="the target holds image samples"):
+def test_only_videos_and_images(dataset, demo, tmp_path):
+    with pytest.raises(
+        ExecutionError, match="Only videos and images can be segmented, but the target holds no sampl"
+    ):
         execute(dataset)
     assert list(form(dataset)) == ["media"]
-    assert form(demo.to_frames(output_dir=str(tmp_path), sample_frames=False))["media"]["invalid"]
+    shown = form(demo.to_frames(output_dir=str(tmp_path), sample_frames=False))
+    assert shown["media"]["invalid"]
+    assert "the target holds frames or patches" in texts(shown)
 
 
 # --- large models, and the queue ---
@@ -264,7 +264,7 @@ def test_a_scheduled_run(demo):
     assert (before.run_state, before.label) == ("queued", "Segment expressions: glus-tiny → glus_tiny")
     assert done.run_state == "completed", done.result.error
     assert (done.status.progress, done.status.label) == (1.0, "1/1 videos")
-    assert (done.result.result["num_videos"], done.result.result["num_failed"]) == (1, 0)
+    assert (done.result.result["num_samples"], done.result.result["num_failed"]) == (1, 0)
     assert "1 masklets written into 'frames.glus_tiny'" in texts(done.metadata["outputs_schema"])
     assert demo.has_frame_field("glus_tiny")
 

@@ -30,7 +30,7 @@ def model():
 def test_typed_prompts_become_expressions_with_masklets_and_scores(dataset, tmp_path, model) -> None:
     add_clips(dataset, tmp_path, 2)
     report = rv.segment(dataset, model, label_field="tiny", prompts=["the square", "a dog", "the square"])
-    assert (report.num_videos, report.num_expressions, report.failures) == (2, 4, [])
+    assert (report.num_samples, report.num_expressions, report.failures) == (2, 4, [])
     for sample in dataset:
         assert [d.label for d in sample.expressions.detections] == ["the square", "a dog"]
         assert {d.kind for d in sample.expressions.detections} == {"prompt"}
@@ -120,7 +120,7 @@ def test_second_call_does_only_what_is_missing(dataset, tmp_path, model, monkeyp
     dataset.last()["expressions"] = None
     report = rv.segment(dataset[:2], model, label_field="tiny")
     assert asked == [("clip0.mp4", ["the cube"])]
-    assert (report.num_videos, report.num_skipped) == (1, 1)
+    assert (report.num_samples, report.num_skipped) == (1, 1)
     asked.clear()
     rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
     assert asked == [("clip0.mp4", ["the square"]), ("clip2.mp4", ["the square"])]
@@ -149,7 +149,7 @@ def test_overwriting_a_part_does_not_mix_two_models_in_one_field(dataset, tmp_pa
     with pytest.raises(rv.FieldExistsError, match="masks of other samples .* overwrite the whole dataset"):
         rv.segment(view, other, label_field="tiny", prompt_field="prompt", overwrite=True)
     report = rv.segment(view, model, label_field="tiny", prompt_field="prompt", overwrite=True)
-    assert report.num_videos == 1  # the same model may do a part again
+    assert report.num_samples == 1  # the same model may do a part again
     assert dataset.count("frames.tiny.detections") > 0
 
 
@@ -174,7 +174,7 @@ def test_failures_are_listed_and_the_other_videos_go_on(dataset, tmp_path, model
     dataset.add_sample_field("prompt", fo.StringField)
     dataset.set_values("prompt", ["the square"] * 5)
     report = rv.segment(dataset, model, label_field="tiny", prompt_field="prompt")
-    assert report.num_videos == 1
+    assert report.num_samples == 1
     assert [Path(failure.filepath).name for failure in report.failures] == names[:-1]
     reasons = [failure.error for failure in report.failures]
     assert "does not exist" in reasons[0]
@@ -194,7 +194,7 @@ def test_expressions_that_cannot_be_asked_fail_their_video_alone(dataset, tmp_pa
     add_clips(dataset, tmp_path, 3)
     dataset.set_values("prompt", ["the square", "the <image> there", ""])
     report = rv.segment(dataset, model, label_field="tiny", prompt_field="prompt")
-    assert report.num_videos == 1
+    assert report.num_samples == 1
     assert "'<image>', which stands for a special token" in report.failures[0].error
     assert "prompt" in report.failures[1].error
 
@@ -222,11 +222,11 @@ def test_clips_are_segmented_alone_and_written_to_their_video(dataset, tmp_path,
 
 def test_frames_and_image_datasets_are_refused_by_name(dataset, tmp_path, model) -> None:
     add_clips(dataset, tmp_path)
-    with pytest.raises(FieldError, match="a view of frames or patches: pass the video dataset"):
+    with pytest.raises(FieldError, match="a view of frames or patches: pass the dataset"):
         rv.segment(dataset.to_frames(sample_frames=True, output_dir=str(tmp_path / "f")), model, label_field="t")
     images = fo.Dataset()
     images.add_sample(fo.Sample(filepath=str(tmp_path / "image.png")))
-    with pytest.raises(FieldError, match="holds image samples"):
+    with pytest.raises(ValueError, match="'glus-tiny' segments videos, and no single images"):
         rv.segment(images, model, label_field="tiny", prompts=["a dog"])
     images.delete()
 
@@ -236,7 +236,7 @@ def test_two_samples_of_one_file_and_unset_metadata(dataset, tmp_path, model) ->
     dataset.add_samples([fo.Sample(filepath=path, prompt="the square"), fo.Sample(filepath=path, prompt="a dog")])
     assert dataset.first().metadata is None
     report = rv.segment(dataset, model, label_field="tiny", prompt_field="prompt")
-    assert (report.num_videos, report.failures) == (2, [])
+    assert (report.num_samples, report.failures) == (2, [])
     labels = [sample.expressions.detections[0].label for sample in dataset]
     assert labels == ["the square", "a dog"]
 
@@ -262,9 +262,9 @@ def test_interrupted_run_keeps_what_it_wrote_and_goes_on(dataset, tmp_path, mode
     with pytest.raises(KeyboardInterrupt):
         rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
     monkeypatch.undo()
-    assert dataset.load_run_results("segment_tiny").num_videos == 1
+    assert dataset.load_run_results("segment_tiny").num_samples == 1
     report = rv.segment(dataset, model, label_field="tiny", prompts=["the square"])
-    assert (report.num_videos, report.num_skipped) == (2, 1)
+    assert (report.num_samples, report.num_skipped) == (2, 1)
 
 
 def test_progress_rises_to_one(dataset, tmp_path, model) -> None:

@@ -80,7 +80,7 @@ def test_error_of_the_progress_callback_ends_the_run(dataset, tmp_path, model) -
     with pytest.raises(CancelledError):
         rv.segment(dataset, model, label_field="tiny", prompts=["the square"], progress=cancel)
     results = dataset.load_run_results("segment_tiny")
-    assert (results.num_videos, results.failures) == (1, [])
+    assert (results.num_samples, results.failures) == (1, [])
 
 
 def test_expressions_added_at_the_same_time_are_all_kept(dataset, tmp_path) -> None:

@@ -139,11 +139,15 @@ def test_names_of_sa2va_load_a_local_checkpoint_and_are_run_as_asked(name: str, 
 
 
 @pytest.mark.parametrize("name", MLLMSEG_NAMES)
-def test_names_of_mllmseg_load_a_local_checkpoint_for_videos(name: str, monkeypatch) -> None:
+def test_names_of_mllmseg_load_a_local_checkpoint_for_images_and_videos(name: str, monkeypatch) -> None:
     folder = shared_path("golden", "mllmseg", "res_qwen2", "checkpoint")
     model = foz.load_zoo_model(name, device="cpu", checkpoint=folder, prompting="joint")
-    assert isinstance(model.segmenter, PerFrameSegmenter)
-    assert model.identity.items() >= {"name": name, "over_time": "per_frame", "prompting": "joint"}.items()
+    assert [type(each).__name__ for each in (model, model.for_videos())] == ["RefVOSImageModel", "RefVOSModel"]
+    assert [each.media_type for each in (model, model.for_videos())] == ["image", "video"]
+    assert isinstance(model.for_videos().segmenter, PerFrameSegmenter)
+    identity = {"name": name, "prompting": "joint"}
+    assert model.identity.items() >= identity.items()
+    assert model.for_videos().identity.items() >= (identity | {"over_time": "per_frame"}).items()
     asked: list[tuple[str, str]] = []
 
     def fetch(source: HubSource, *, option: str = "checkpoint") -> Path:
@@ -172,7 +176,7 @@ def test_wrong_options_are_named() -> None:
         foz.load_zoo_model("glus-tiny", device="cpu", treshold=0.5)
     with pytest.raises(ValueError, match="mode is 'last'"):
         foz.load_zoo_model("sa2va-1b", device="cpu", mode="last")
-    with pytest.raises(ValueError, match="unknown settings mode; MLLMSeg has prompting, expression_batch, over_time"):
+    with pytest.raises(ValueError, match="unknown settings mode; MLLMSeg has prompting, expression_batch, rejected"):
         foz.load_zoo_model("mllmseg-8b-res", device="cpu", mode="first")
     with pytest.raises(CheckpointError, match="has no config.json"):
         foz.load_zoo_model("glus", checkpoint=str(REPOSITORY / "docs"))
@@ -186,6 +190,8 @@ def test_remote_source_loads_through_the_package(tmp_path: Path) -> None:
     assert stamp.is_file()
     model = load_model("glus-tiny", str(stamp), device="cpu")
     assert model.config.name == "glus-tiny"
+    folder = shared_path("golden", "mllmseg", "res_qwen2", "checkpoint")
+    assert load_model("mllmseg-1b-res", "unused", device="cpu", checkpoint=str(folder)).media_type == "image"
 
 
 def test_remote_source_without_the_package_says_which_command_is_missing(tmp_path: Path) -> None:

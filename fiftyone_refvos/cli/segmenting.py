@@ -21,9 +21,11 @@ def add_demo(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def add_segment(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `refvos segment`."""
-    segment = verbs.add_parser("segment", help="segment the videos of a FiftyOne dataset")
+    segment = verbs.add_parser("segment", help="segment the videos or images of a FiftyOne dataset")
     add_samples(segment)
-    segment.add_argument("--label-field", required=True, help="frame field for the masklets")
+    segment.add_argument(
+        "--label-field", required=True, help="frame field for the masklets; for images the sample field"
+    )
     segment.add_argument("--prompt", action="append", dest="prompts", help="what to look for; may be repeated")
     segment.add_argument(
         "--prompt-field", default="expressions", help="field with expressions (default: %(default)s)"

@@ -10,9 +10,9 @@ from fiftyone_refvos.evaluation.pairs import Pairs
 from fiftyone_refvos.evaluation.results import MaskletEvaluationResults
 from fiftyone_refvos.evaluation.run import MaskletEvaluation, measures_of
 from fiftyone_refvos.fields import FieldError
+from fiftyone_refvos.fields.schema import masklet_path
 from fiftyone_refvos.fields.scores import (
     declare_scores,
-    frame_prefix,
     name_of,
     write_expression_scores,
     write_frame_scores,
@@ -51,7 +51,7 @@ class Outcome(ABC):
         fields = self.media.fields
         raise ValueError(
             f"there is nothing to evaluate: no expression of {fields.expressions!r} is annotated in "
-            f"'{frame_prefix(self.media.dataset)}{fields.truth}' of the {len(self.media.ids)} {things}"
+            f"{masklet_path(self.media.dataset, fields.truth)!r} of the {len(self.media.ids)} {things}"
         )
 
     def write(self, method: MaskletEvaluation, eval_key: str, results: MaskletEvaluationResults) -> None:

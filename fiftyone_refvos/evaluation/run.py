@@ -10,8 +10,7 @@ import fiftyone as fo
 import fiftyone.core.evaluation as foe
 
 from fiftyone_refvos.fields.samples import FieldError, root_dataset
-from fiftyone_refvos.fields.schema import holds_labels, label_path
-from fiftyone_refvos.fields.scores import frame_prefix
+from fiftyone_refvos.fields.schema import frame_prefix, holds_labels, label_path
 
 METHOD = "refvos"
 

@@ -8,6 +8,7 @@ import fiftyone as fo
 
 from fiftyone_refvos import video
 from fiftyone_refvos.fields.samples import FieldError, Place, locate
+from fiftyone_refvos.image_files import open_image
 from fiftyone_refvos.video import FrameSource
 
 Size = tuple[int, int]  # (H, W)
@@ -42,7 +43,7 @@ def _whole_source(place: Place) -> FrameSource:
         return video.open_frames_dir(frames_dir, frame_names)
     if not path.is_file():
         raise FieldError(f"{place}: the file does not exist; put it back or mend sample.filepath")
-    return video.open_video(path) if place.is_video else video.open_frames_dir(path.parent, [path.name])
+    return video.open_video(path) if place.is_video else open_image(path)
 
 
 def canvas_size(sample: fo.Sample, source_size: Size) -> Size:

@@ -208,6 +208,16 @@ def declare_detections(dataset: fo.Dataset, path: str) -> None:
         )
 
 
+def frame_prefix(dataset: fo.Dataset) -> str:
+    """What paths of masks begin with: those of videos lie in frames, those of images in the sample."""
+    return "" if dataset.media_type == fom.IMAGE else "frames."
+
+
+def masklet_path(dataset: fo.Dataset, field: str) -> str:
+    """The path of a label field: of the frames of videos, of the sample for images."""
+    return frame_prefix(dataset) + field
+
+
 def masklet_fields(samples: fo.Dataset | fo.DatasetView) -> list[str]:
     """The label fields that may hold masks, without `frames.`: those of Detections, of frames or of images."""
     video = samples.media_type == fom.VIDEO

@@ -18,6 +18,7 @@ from fiftyone_refvos.fields.schema import (
     holds_labels,
     label_path,
     masklet_fields,
+    masklet_path,
     prompt_type,
 )
 from fiftyone_refvos.masklet import RLE, Masklet
@@ -97,7 +98,7 @@ def read_areas(sample: fo.Sample, field: str) -> dict[int, list[RLE]] | None:
     For what belongs to no expression: `void` pixels, the `foreground`.
     """
     place = locate(sample)
-    if place.dataset.get_field(frame_prefix(place.dataset) + field) is None:
+    if place.dataset.get_field(masklet_path(place.dataset, field)) is None:
         return None
     return read_area(place, field)
 
@@ -150,7 +151,7 @@ def declare_scores(
         FieldError: if one of the names holds something else
     """
     dataset = root_dataset(samples)
-    paths = [f"{frame_prefix(dataset)}{field}.detections.{name}" for name in per_frame]
+    paths = [f"{masklet_path(dataset, field)}.detections.{name}" for name in per_frame]
     if names := [*per_expression]:
         path = label_path(dataset, expressions_field)
         paths += [f"{path}.{name}" for name in names]
@@ -171,7 +172,7 @@ def write_frame_scores(
             an image is frame 1
     """
     place = locate(sample)
-    path = f"{frame_prefix(place.dataset)}{field}.detections"
+    path = f"{masklet_path(place.dataset, field)}.detections"
     numbers = place.view.values("frames.frame_number")[0] if place.is_video else [1]
     ids_of_frames = place.view.values(f"{path}.expression_id")
     for name, values in scores.items():
@@ -197,7 +198,7 @@ def read_frame_scores(sample: fo.Sample, field: str, name: str) -> dict[tuple[st
         FieldError: if the detections have no such attribute
     """
     place = locate(sample)
-    path = f"{frame_prefix(place.dataset)}{field}.detections"
+    path = f"{masklet_path(place.dataset, field)}.detections"
     if place.dataset.get_field(f"{path}.{name}") is None:
         raise FieldError(f"dataset {place.dataset.name!r} has no {name!r} on the masks in {field!r}")
     numbers = place.view.values("frames.frame_number")[0] if place.is_video else [1]
@@ -222,7 +223,7 @@ def write_expression_scores(
 def check_masklet_field(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     """Raises a FieldError, which names what there is, unless the field of masks holds Detections."""
     dataset = root_dataset(samples)
-    path = frame_prefix(dataset) + field
+    path = masklet_path(dataset, field)
     stored = dataset.get_field(path)
     if getattr(stored, "document_type", None) is fo.Detections:
         return
@@ -242,11 +243,6 @@ def check_expressions_field(samples: fo.Dataset | fo.DatasetView, field: str) ->
             f"dataset {dataset.name!r}: {field!r} holds plain text, which has no ids: name the labels that were "
             f"made of it, such as {EXPRESSIONS!r}"
         )
-
-
-def frame_prefix(dataset: fo.Dataset) -> str:
-    """What paths of masks begin with: those of videos lie in frames, those of images in the sample."""
-    return "" if dataset.media_type == "image" else "frames."
 
 
 def ids_of_images(samples: fo.Dataset | fo.DatasetView) -> dict[str, Sequence[str]]:

@@ -138,7 +138,8 @@ def mark_finished(
     """Writes what is known of expressions whose masks are all written; `labels` are from before that."""
     results = {
         masklet.expression.id: {
-            "no_target": masklet.no_target,
+            # Of an image the model says it; of a video, it says it of each frame.
+            "no_target": masklet.no_target if place.is_video else bool(not masklet.found.any()),
             "score": masklet.score,
             "key_frame": None if masklet.key_frame is None else place.first + masklet.key_frame,
             "frames": to_runs(_covered(place, field, labels[masklet.expression.id], masklet, complete=complete)),

@@ -180,6 +180,26 @@ TRAINABLE = tuple(name for name, spec in MODELS.items() if spec.system == "glus"
 ANSWERING = tuple(name for name, spec in MODELS.items() if spec.system == "sa2va")
 """Names that `fiftyone_refvos.ask` asks."""
 
+IMAGE_MODELS = tuple(name for name, spec in MODELS.items() if spec.system == "mllmseg")
+"""Names whose models segment images, too; all others are for videos alone."""
+
+
+def check_takes_images(name: str) -> None:
+    """Refuses a model of videos alone, for images.
+
+    Raises:
+        ValueError: with the names of those that segment images
+    """
+    if name not in IMAGE_MODELS:
+        raise ValueError(f"{name!r} segments videos, and no single images: take one of {', '.join(IMAGE_MODELS)}")
+
+
+def zoo_class(name: str) -> str:
+    """The class of `fiftyone_refvos.zoo` that is made of a model; that of its config is called `<class>Config`."""
+    if name in SELECTORS:
+        return "SelectorModel"
+    return "RefVOSImageModel" if name in IMAGE_MODELS else "RefVOSModel"
+
 
 def shipped_size(name: str) -> int:
     """Bytes of a checkpoint that ships with the package."""

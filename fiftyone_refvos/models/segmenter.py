@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.video import FrameSource
@@ -71,4 +71,13 @@ class Segmenter(Protocol):
             ValueError: for expressions that the model cannot take (empty, too long, reserved tokens),
                 or key frames outside the video
         """
+        ...
+
+
+@runtime_checkable
+class ImageCapable(Protocol):
+    """A segmenter of videos whose network knows single images, too."""
+
+    def for_images(self) -> Segmenter:
+        """The segmenter of images, each as a video of one frame."""
         ...

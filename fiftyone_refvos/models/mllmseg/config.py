@@ -14,6 +14,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.internvl_config import LanguageFamily, internvl_config, language_family
 
 Prompting = Literal["single", "joint"]
+Rejected = Literal["empty", "kept"]
 OverTime = Literal["per_frame", "memory"]
 
 ARCHITECTURE = "MLLMSeg"
@@ -29,14 +30,19 @@ class MllmsegInference:
         prompting: "single" asks about each expression on its own, so that no answer depends on what else is asked;
             "joint" asks about all expressions of an image in one prompt, as the published evaluation does
         expression_batch: most expressions that go through a network together
+        rejected: the mask of an expression of which the model says that there is no such object: "empty", or "kept",
+            which is what the model draws all the same, and what the published evaluations of no targets count
     """
 
     prompting: Prompting = "single"
     expression_batch: int = 32
+    rejected: Rejected = "empty"
 
     def __post_init__(self) -> None:
         if self.prompting not in get_args(Prompting):
             raise ValueError(f"prompting is {self.prompting!r}; choose one of {get_args(Prompting)}")
+        if self.rejected not in get_args(Rejected):
+            raise ValueError(f"rejected is {self.rejected!r}; choose one of {get_args(Rejected)}")
         batch = self.expression_batch
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             raise ValueError(f"expression_batch is {batch!r}; it must be a whole number of at least 1")
@@ -65,7 +71,7 @@ class MllmsegVideoInference(MllmsegInference):
     @property
     def images(self) -> MllmsegInference:
         """How each image is segmented."""
-        return MllmsegInference(self.prompting, self.expression_batch)
+        return MllmsegInference(self.prompting, self.expression_batch, self.rejected)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ class ImageResult:
 
     Attributes:
         expression: what was looked for
-        found: False where the model says that there is no such object; the mask is zero then
-        mask: `(H, W) bool`, at the size of the image
+        found: False where the model says that there is no such object
+        mask: `(H, W) bool`, at the size of the image; zero where nothing is found, unless it is to be kept
         unrejected: `(H, W) bool`, the mask if the model had to give one; the published evaluation scores it for
             expressions that have a target
         score: mean probability inside of the mask, in [0, 1]; 0 for an empty one
@@ -140,7 +140,7 @@ class MllmsegSegmenter:
             return
         look = self.look(image)
         for answer in self.answers(look, expressions):
-            yield image_result(answer, look.size)
+            yield image_result(answer, look.size, keep=self.settings.rejected == "kept")
 
     @torch.inference_mode()
     def look(self, image: Frame) -> Look:
@@ -215,17 +215,24 @@ def box_of(probabilities: Tensor) -> tuple[int, int, int, int] | None:
 
 
 @torch.inference_mode()
-def image_result(answer: Answer, size: tuple[int, int]) -> ImageResult:
-    """The mask of an answer at the size (H, W) of its image."""
+def image_result(answer: Answer, size: tuple[int, int], *, keep: bool = False) -> ImageResult:
+    """The mask of an answer at the size (H, W) of its image.
+
+    Args:
+        answer: of the networks
+        size: of the image
+        keep: whether there is a mask also where the model says that there is no such object
+    """
     probabilities = probabilities_at_size(answer.mask_logits, size)
     inside = probabilities >= THRESHOLD
     unrejected = inside.cpu().numpy()
     area = int(unrejected.sum())
-    shown = answer.found and area > 0
+    used = answer.found or keep
+    shown = used and area > 0
     return ImageResult(
         expression=answer.expression,
         found=answer.found,
-        mask=unrejected if answer.found else np.zeros(size, dtype=bool),
+        mask=unrejected if used else np.zeros(size, dtype=bool),
         unrejected=unrejected,
         score=float(probabilities[inside].mean()) if shown else 0.0,
         margin=answer.margin,

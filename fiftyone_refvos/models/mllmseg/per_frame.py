@@ -1,4 +1,4 @@
-"""MLLMSeg over a video, frame by frame: nothing is remembered, and a frame may say that the object is not in it."""
+"""MLLMSeg image by image, also those of a video: nothing is remembered, and each says what is not in it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fiftyone_refvos.models.segmenter import Segmenter, check_key_frames, check_
 from fiftyone_refvos.video import FrameSource
 
 
-class PerFrameSegmenter(Segmenter):
-    """Segments every frame of a video as an image of its own.
+class ImageSegmenter(Segmenter):
+    """Segments images, each as a video of one frame.
 
     Args:
         segmenter: of images
@@ -26,7 +26,7 @@ class PerFrameSegmenter(Segmenter):
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that the masks depend on, as plain values."""
-        return {**self.images.identity, "over_time": "per_frame"}
+        return self.images.identity
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""
@@ -55,3 +55,16 @@ class PerFrameSegmenter(Segmenter):
             for result in self.images.segment_image(image, expressions):
                 score = np.array([result.score], dtype=np.float32)
                 yield FrameResult(index, result.expression.id, result.mask[None], score, result.found)
+
+
+class PerFrameSegmenter(ImageSegmenter):
+    """Segments every frame of a video as an image of its own."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that the masks depend on, as plain values."""
+        return {**super().identity, "over_time": "per_frame"}
+
+    def for_images(self) -> ImageSegmenter:
+        """The segmenter of images; what is done over time is no setting of it."""
+        return ImageSegmenter(self.images)

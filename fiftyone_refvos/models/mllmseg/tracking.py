@@ -16,6 +16,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 
 from fiftyone_refvos.masklet import BoolArray, Expression, FrameResult
 from fiftyone_refvos.models.mllmseg.inference import ImageResult, MllmsegSegmenter
+from fiftyone_refvos.models.mllmseg.per_frame import ImageSegmenter
 from fiftyone_refvos.models.sam2 import ImageFeatures, masks_at_size
 from fiftyone_refvos.models.sam2_tracking import TrackBank, TrackedMasks, TrackingSam2
 from fiftyone_refvos.models.segmenter import Segmenter, check_key_frames, check_request
@@ -79,6 +80,10 @@ class KeyFrameSegmenter(Segmenter):
         """The settings that the masks depend on, as plain values."""
         return {**self.images.identity, "over_time": "memory", "candidates": self.candidates}
 
+    def for_images(self) -> ImageSegmenter:
+        """The segmenter of images, which needs no tracker."""
+        return ImageSegmenter(self.images)
+
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""
         self.images.check(expression)
@@ -121,7 +126,7 @@ class KeyFrameSegmenter(Segmenter):
         for index, image in zip(order, frames.read(order), strict=True):
             for result in self.images.segment_image(image, asked[index]):
                 former = best.get(result.expression.id)
-                if result.mask.any() and (former is None or result.margin > former.result.margin):
+                if result.found and result.mask.any() and (former is None or result.margin > former.result.margin):
                     best[result.expression.id] = KeyFrame(index, result)
         return best
 
