@@ -31,6 +31,7 @@ from tests.shared import shared_path
 SELECTOR_NAMES = ["glus-kfs"]
 NAMES = ["glus", "glus-a", "glus-s", "glus-s-partial", "glus-tiny"]
 SA2VA_NAMES = [
+    "sa2va-tiny",
     *("sa2va-1b", "sa2va-4b", "sa2va-8b", "sa2va-26b"),
     *("sa2va-internvl3-2b", "sa2va-internvl3-8b", "sa2va-internvl3-14b"),
     *("sa2va-qwen2_5-vl-3b", "sa2va-qwen2_5-vl-7b", "sa2va-qwen3-vl-4b"),

@@ -138,6 +138,12 @@ MODELS: Mapping[str, ModelSpec] = {
             None,
             "GLUS in miniature for the CPU, trained on the shapes of the demo videos alone",
         ),
+        ModelSpec(
+            "sa2va-tiny",
+            "sa2va",
+            None,
+            "Sa2VA in miniature for the CPU, trained on the shapes of the demo videos alone; answers questions, too",
+        ),
         _sa2va("1B", "InternVL2.5-1B", 1.164),
         _sa2va("4B", "InternVL2.5-4B", 3.942),
         _sa2va("8B", "InternVL2.5-8B", 8.318),
