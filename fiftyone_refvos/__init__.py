@@ -35,6 +35,7 @@ from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.train import TrainedSelector, train_selector
 from fiftyone_refvos.training.train import TrainedModel, hold_out, train
+from fiftyone_refvos.vote import most_disputed, vote
 
 if TYPE_CHECKING:
     from fiftyone_refvos import types as types
@@ -66,6 +67,7 @@ __all__ = [
     "install",
     "key_frame_quality",
     "make_pseudo_labels",
+    "most_disputed",
     "relocate",
     "segment",
     "segment_video",
@@ -73,6 +75,7 @@ __all__ = [
     "show_failures",
     "train",
     "train_selector",
+    "vote",
 ]
 
 

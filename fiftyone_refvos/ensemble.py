@@ -103,6 +103,20 @@ def check_rule(rule: str, weights: object = None) -> None:
         )
 
 
+def check_weights(names: Sequence[str], weights: Mapping[str, float]) -> None:
+    """Refuses weights that are not those of the members, or cannot be any.
+
+    Raises:
+        ValueError: says what is wrong with them
+    """
+    if set(weights) != set(names):
+        raise ValueError(
+            f"there must be one weight per member, of {sorted(names)}, but they are of {sorted(weights)}"
+        )
+    if not all(0 <= value < float("inf") for value in weights.values()) or not any(weights.values()):
+        raise ValueError(f"weights must be finite and not below 0, and one of them above: {dict(weights)}")
+
+
 def _check_members(members: Mapping[str, Masklet]) -> Masklet:
     """The first member, with which all others must agree."""
     if not members:
@@ -132,13 +146,8 @@ def _whole_weights(names: Sequence[str], rule: str, weights: Mapping[str, float]
     check_rule(rule, weights)
     if weights is None:
         return [1] * len(names)
-    if set(weights) != set(names):
-        raise ValueError(
-            f"there must be one weight per member, of {sorted(names)}, but they are of {sorted(weights)}"
-        )
+    check_weights(names, weights)
     values = [float(weights[name]) for name in names]
-    if not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise ValueError(f"weights must be finite and not below 0, and one of them above: {dict(weights)}")
     return [round(value / max(values) * _UNITS) for value in values]
 
 
