@@ -180,8 +180,9 @@ def _edges_of(rles: Sequence[RLE], member: Masklet, name: str, frames: Sequence[
     for rle, frame in zip(rles, frames, strict=True):
         if tuple(rle["size"]) != tuple(member.size) or not rle["counts"]:
             raise _broken(name, member, frame)
-    lengths, last = rle_numbers(b"".join([rle["counts"] for rle in rles]))
-    stops = np.searchsorted(last, np.cumsum([len(rle["counts"]) for rle in rles]))
+    lengths, is_last = rle_numbers(b"".join([rle["counts"] for rle in rles]))
+    bytes_before = np.cumsum([0, *(len(rle["counts"]) for rle in rles[:-1])])
+    stops = np.cumsum(np.add.reduceat(is_last, bytes_before, dtype=np.int64))
     for start, stop in pairwise([0, *stops.tolist()]):
         undo_differences(lengths[start:stop])
     edges = np.cumsum(lengths)
@@ -211,7 +212,7 @@ class _Stretches:
         num_frames: that are laid end to end
         position: where each stretch begins
         length: its number of pixels
-        borders: whether it is the first of a frame; every frame has one
+        first: the number of the first stretch of every frame
         count: how many masks cover it
         weight: their weight
     """
@@ -220,7 +221,7 @@ class _Stretches:
     num_frames: int
     position: Integers
     length: Integers
-    borders: BoolArray
+    first: Integers
     count: Integers
     weight: Integers
 
@@ -240,25 +241,30 @@ class _Stretches:
         # Each edge is one number, of its position and of what begins (2 n) or ends (2 n + 1) there, or of neither
         # (2 N, at the borders of frames), so that sorting needs no indices.
         bits = (2 * num).bit_length()
-        cuts = [np.arange(num_frames + 1) * pixels << bits | 2 * num]
+        fits = (num_frames * pixels + 1) << bits <= np.iinfo(np.int32).max  # half the memory to go through
+        kind = np.dtype(np.int32 if fits else np.int64)
+        borders = np.arange(num_frames + 1) * pixels
+        cuts = [(borders << bits | 2 * num).astype(kind)]
         for n, of_mask in enumerate(edges):
-            cut = of_mask << bits
+            cut = of_mask.astype(kind) << bits
             cut[0::2] |= 2 * n
             cut[1::2] |= 2 * n + 1
             cuts.append(cut)
-        row = np.sort(np.concatenate(cuts))
+        row = np.concatenate(cuts)
+        row.sort()
         position, what = row >> bits, row & ((1 << bits) - 1)
-        length = np.diff(position)
+        length = position[1:] - position[:-1]
         (kept,) = length.nonzero()
-        changes = np.array([sign for _ in edges for sign in (1, -1)] + [0])
-        count = np.cumsum(changes[what])[kept]
+        changes = np.array([sign for _ in edges for sign in (1, -1)] + [0], dtype=kind)
+        count = changes[what].cumsum(dtype=kind)[kept]
         if set(units) == {1}:
             weight = count
         else:
             weights = np.array([sign * unit for unit in units for sign in (1, -1)] + [0])
-            weight = np.cumsum(weights[what])[kept]
+            weight = weights[what].cumsum()[kept]
         position = position[kept]
-        return cls(size, num_frames, position, length[kept], position % pixels == 0, count, weight)
+        first = np.searchsorted(position, borders[:-1])
+        return cls(size, num_frames, position, length[kept], first, count, weight)
 
     def majority(self, units: Sequence[int]) -> BoolArray:
         """Which stretches have more than half of the weight of all; what rounding can cost is a tie."""
@@ -274,20 +280,24 @@ class _Stretches:
     def encode(self, inside: BoolArray) -> list[RLE]:
         """The RLE of the chosen stretches in every frame."""
         height, width = self.size
-        (first,) = (self.borders | np.diff(inside, prepend=False)).nonzero()  # the stretches that runs begin with
-        lengths = np.diff(self.position[first], append=self.num_frames * height * width)
-        (of_frames,) = self.borders[first].nonzero()
+        begins = np.empty(len(inside), dtype=bool)  # a run
+        np.not_equal(inside[1:], inside[:-1], out=begins[1:])
+        begins[self.first] = True
+        (runs,) = begins.nonzero()
+        lengths = np.diff(self.position[runs], append=self.num_frames * height * width)
+        of_frames = np.searchsorted(runs, self.first)
         rles = []
-        for start, stop in pairwise([*of_frames.tolist(), len(first)]):
-            runs = lengths[start:stop]
-            if inside[first[start]]:  # RLEs begin with zeros
-                runs = np.concatenate(([0], runs))
-            rles.append(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+        for start, stop in pairwise([*of_frames.tolist(), len(runs)]):
+            counts = lengths[start:stop]
+            if inside[runs[start]]:  # RLEs begin with zeros
+                counts = np.concatenate(([0], counts))
+            rles.append(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))
         return rles
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:
         """The sum over the pixels of every frame."""
-        return np.add.reduceat(values * self.length, self.borders.nonzero()[0])
+        wide = np.result_type(values, np.int64)
+        return np.add.reduceat(np.multiply(values, self.length, dtype=wide), self.first)
 
     def shares(self, inside: BoolArray, total: int) -> Floats:
         """The mean share of the votes of the chosen pixels of every frame; 0 where there are none."""

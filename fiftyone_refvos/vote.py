@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTED_IOU = "predicted_iou"
 Weights = Mapping[str, float | str] | Literal["predicted_iou"]
+"""What votes count; see `vote`."""
 NAME = "vote"  # of the "model" in the record of the run
 
 
