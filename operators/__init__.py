@@ -19,12 +19,14 @@ from .select_key_frames import SelectKeyFrames
 from .show_view import ShowView
 from .train_model import TrainModel
 from .train_selector import TrainSelector
+from .vote import Vote
 
 OPERATORS = (
     SegmentExpressions,
     EvaluateMasklets,
     FindFailures,
     CompareModels,
+    Vote,
     MakePseudoLabels,
     TrainModel,
     LoadAdapter,
