@@ -19,10 +19,11 @@ import torch
 
 from benchmarks.machine import processor
 from fiftyone_refvos.masklet import Expression
+from fiftyone_refvos.models.devices import resolve_device, resolve_dtype
 from fiftyone_refvos.models.internvl_tokenizer import load_tokenizer
-from fiftyone_refvos.models.loading import load_mllmseg, resolve_device, resolve_dtype
 from fiftyone_refvos.models.mllmseg.config import ARCHITECTURE, MllmsegConfig, MllmsegInference
 from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.weights import empty_network
 from tests.shared import shared_root
 from tests.small_mllmseg import noise_image

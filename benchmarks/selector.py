@@ -34,8 +34,8 @@ from benchmarks.glus_expressions import EXPRESSIONS
 from benchmarks.machine import processor
 from fiftyone_refvos.demo import DemoConfig, generate, video_seed
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.selector.inference import LanguageFrameSelector, Work
+from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.video import Frame
 from tests.small_selector import one_prompt_at_a_time, whole_prompt_score, write_selector
 

@@ -13,10 +13,12 @@ import fiftyone.zoo.models as fozm
 
 from fiftyone_refvos import fields
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_named_selector, load_segmenter, resolve_device, resolve_dtype
+from fiftyone_refvos.models.devices import resolve_device, resolve_dtype
+from fiftyone_refvos.models.loading import load_segmenter
 from fiftyone_refvos.segment import segment_frames
 
-_SOURCES = ("checkpoint", "clip_path", "sam_config", "revision", "adapter")
+_FILES = ("clip_path", "sam_config", "tracker", "adapter")
+_SOURCES = ("checkpoint", "revision", *_FILES)
 _LOADING = ("name", *_SOURCES, "device", "dtype")
 _FROM_FIFTYONE = ("model_name", "model_path", "type")
 
@@ -26,9 +28,9 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
 
     Args:
         d: a dict with `name`, and optionally `checkpoint` (a folder instead of the published weights),
-            `clip_path` (a CLIP folder), `sam_config` (a SAM2 yaml), `revision` (of the published weights),
-            `adapter` (a folder that a training has written), `device`, `dtype`, and the settings of the system by
-            name, such as `memory_gamma` of GLUS
+            `clip_path` (a CLIP folder), `sam_config` (a SAM2 yaml), `tracker` (a weight file of SAM2), `revision`
+            (of the published weights), `adapter` (a folder that a training has written), `device`, `dtype`, and the
+            settings of the system by name, such as `memory_gamma` of GLUS
     """
 
     def __init__(self, d: dict[str, Any]) -> None:
@@ -37,6 +39,7 @@ class RefVOSModelConfig(foc.Config, fozm.HasZooModel):
         self.checkpoint = self.parse_path(d, "checkpoint", default=None)
         self.clip_path = self.parse_path(d, "clip_path", default=None)
         self.sam_config = self.parse_path(d, "sam_config", default=None)
+        self.tracker = self.parse_path(d, "tracker", default=None)
         self.revision = self.parse_string(d, "revision", default=None)
         self.adapter = self.parse_path(d, "adapter", default=None)
         self.device = self.parse_raw(d, "device", default=None)
@@ -72,13 +75,11 @@ class RefVOSModel(fom.Model, fom.SamplesMixin):
         self.segmenter = load_segmenter(
             config.name,
             checkpoint=config.checkpoint,
-            clip_path=config.clip_path,
-            sam_config=config.sam_config,
             revision=config.revision,
             device=config.device,
             dtype=config.dtype,
-            adapter=config.adapter,
             settings=config.settings,
+            **{name: getattr(config, name) for name in _FILES},
         )
 
     @property
@@ -139,6 +140,9 @@ class SelectorModel(fom.Model):
     """
 
     def __init__(self, config: SelectorModelConfig) -> None:
+        # imported here: transformers takes seconds
+        from fiftyone_refvos.models.selector.loading import load_named_selector
+
         self.config = config
         options = {name: getattr(config, name) for name in ("checkpoint", "clip_path", "device", "dtype")}
         self.selector = load_named_selector(config.name, settings=config.settings, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Protocol
 
 from fiftyone.operators import types
@@ -30,22 +31,27 @@ class ModelChoice(Protocol):
     def clip_path(self) -> str | None: ...
 
 
-def add_model(inputs: types.Object, choice: ModelChoice) -> None:
-    """Adds the choice of a model to a form, and says what it downloads."""
+def add_model(inputs: types.Object, choice: ModelChoice, names: Collection[str] = tuple(MODELS)) -> None:
+    """Adds the choice of one of some models to a form, and says what it downloads."""
     forms.dropdown(
         inputs,
         "model",
-        {name: name for name in MODELS},
+        {name: name for name in names},
         default=DEFAULT_MODEL,
         label="Model",
-        descriptions={name: spec.description for name, spec in MODELS.items()},
-        invalid=choice.model not in MODELS,
-        error_message=f"unknown model {choice.model!r}; the models are {', '.join(MODELS)}",
+        descriptions={name: MODELS[name].description for name in names},
+        invalid=choice.model not in names,
+        error_message=f"{choice.model!r} is none of the models, which are {', '.join(names)}",
     )
     if choice.model in MODELS:
         inputs.view("model_notice", types.Notice(label=_about(choice)))
     add_folder(inputs, "checkpoint", choice.checkpoint, "Checkpoint folder")
-    add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
+    if _takes_clip(choice.model):
+        add_folder(inputs, "clip_path", choice.clip_path, "CLIP folder")
+
+
+def _takes_clip(model: str) -> bool:
+    return model in MODELS and MODELS[model].system == "glus"
 
 
 def is_large(model: str) -> bool:
@@ -55,9 +61,13 @@ def is_large(model: str) -> bool:
 
 def _about(choice: ModelChoice) -> str:
     spec = MODELS[choice.model]
+    clip = CLIP if _takes_clip(choice.model) else None
     sources = [
         f"{source.size_bytes / 2**30:.1f} GiB from huggingface.co/{source.repo_id}, licence: {source.licence}"
-        for source, local in ((spec.source, choice.checkpoint), (CLIP, choice.clip_path))
+        for source, local in (
+            (spec.source, choice.checkpoint),
+            (clip, choice.clip_path),
+        )
         if spec.source is not None and source is not None and local is None
     ]
     download = f" The first run downloads {'; and '.join(sources)}." if sources else ""

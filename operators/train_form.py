@@ -11,7 +11,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS
-from fiftyone_refvos.models.registry import DEFAULT_MODEL
+from fiftyone_refvos.models.registry import DEFAULT_MODEL, TRAINABLE
 from fiftyone_refvos.training.config import Precision, TrainingConfig
 from fiftyone_refvos.training.train import hold_out
 
@@ -119,7 +119,7 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
         message = "The target has no field with masks of expressions to learn: annotate it, or import a dataset"
         forms.error(inputs, "masklets_field", message)
         return
-    model_form.add_model(inputs, choice)
+    model_form.add_model(inputs, choice, TRAINABLE)
     _add_fields(inputs, dataset, choice)
     _add_recipe(inputs, choice)
     _add_validation(inputs, samples, choice)

@@ -19,7 +19,7 @@ def entry(spec: ModelSpec) -> dict[str, Any]:
         "base_filename": f"{spec.name}.txt",
         "version": None,
         "description": spec.description,
-        "author": "Lang Lin et al." if source else "fiftyone-refvos",
+        "author": spec.author,
         "license": source.licence if source else "Apache-2.0",
         "source": f"https://huggingface.co/{source.repo_id}" if source else None,
         "size_bytes": source.size_bytes if source else shipped_size(spec.name),

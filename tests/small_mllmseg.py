@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from fiftyone_refvos.models.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.verify.mllmseg import read_image
 from fiftyone_refvos.video import Frame
 from tests.shared import shared_path

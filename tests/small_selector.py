@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.registry import SHIPPED
 from fiftyone_refvos.models.selector.config import SelectorConfig
 from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
+from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.models.selector.network import SelectorNetwork
 from fiftyone_refvos.sampling import residue_classes
 from fiftyone_refvos.video import Frame, FrameSource

@@ -20,7 +20,8 @@ from fiftyone_refvos.models.glus.adapter import apply_adapter, save_adapter
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.saving import new_folder, save_checkpoint
 from fiftyone_refvos.models.glus.weights import translate
-from fiftyone_refvos.models.loading import find_checkpoint, find_clip, load_segmenter
+from fiftyone_refvos.models.loading import load_segmenter
+from fiftyone_refvos.models.sources import find_checkpoint, find_clip
 from fiftyone_refvos.training.config import SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.lora import merged_state, prepare
 from fiftyone_refvos.training.network import TrainingNetwork

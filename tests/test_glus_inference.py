@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from fiftyone_refvos.masklet import Expression, FrameResult
+from fiftyone_refvos.models.devices import DeviceError, resolve_device
 from fiftyone_refvos.models.glus.frames import FrameEncoder
 from fiftyone_refvos.models.glus.inference import GlusSegmenter, Step
 from fiftyone_refvos.models.glus.prompt import conversation, normalise
-from fiftyone_refvos.models.loading import DeviceError, load_segmenter, resolve_device
+from fiftyone_refvos.models.loading import load_segmenter
 from tests.small import BIRD, CAT, DOG, finding_tiny, noise_video
 
 

@@ -14,7 +14,7 @@ from fiftyone_refvos import fields
 from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.loading import load_selector
+from fiftyone_refvos.models.selector.loading import load_selector
 from tests.small_selector import TINY, write_selector
 
 DEMO = DemoConfig(height=96, width=160, num_frames=8, max_per_kind=1)

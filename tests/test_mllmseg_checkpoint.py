@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.internlm2_tokenizer import InternLM2Tokenizer
 from fiftyone_refvos.models.internlm2_weights import pack_wqkv, unpack_wqkv
-from fiftyone_refvos.models.loading import load_mllmseg
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.network import MllmsegNetwork
 from tests.shared import shared_path
 from tests.small_mllmseg import change_config, change_weights, checkpoint_of, copy_checkpoint, golden_segmenter

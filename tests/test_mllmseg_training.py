@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fiftyone_refvos.models.loading import load_mllmseg
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.prompt import IGNORED
 from fiftyone_refvos.training.config import LoraConfig
 from fiftyone_refvos.training.mllmseg_batch import ImageBatch, ImageConversation, collate

@@ -16,9 +16,10 @@ from PIL import Image
 
 from fiftyone_refvos.masklet import BoolArray, Expression, FloatArray, FrameResult, Masklet
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.loading import load_mllmseg_over_time
+from fiftyone_refvos.models.mllmseg.config import MllmsegVideoInference
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg_over_time
 from fiftyone_refvos.models.mllmseg.per_frame import PerFrameSegmenter
-from fiftyone_refvos.models.mllmseg.tracking import KeyFrameSegmenter, KeyFrameSettings
+from fiftyone_refvos.models.mllmseg.tracking import KeyFrameSegmenter
 from fiftyone_refvos.models.sam2_config import Sam2Sizes
 from fiftyone_refvos.models.sam2_tracking import TrackingSam2
 from fiftyone_refvos.models.segmenter import Segmenter
@@ -50,7 +51,7 @@ def tracker(seed: int = 0) -> TrackingSam2:
 
 
 def key_frame_segmenter(candidates: int = 8, seed: int = 0) -> KeyFrameSegmenter:
-    return KeyFrameSegmenter(golden_segmenter(), tracker(seed), KeyFrameSettings(candidates))
+    return KeyFrameSegmenter(golden_segmenter(), tracker(seed), candidates=candidates)
 
 
 def per_frame_segmenter() -> PerFrameSegmenter:
@@ -149,7 +150,7 @@ def test_tracked_masks_are_those_of_the_stock_predictor(
     video, key, sam2 = noise_video(7, size=(64, 64)), 3, copy.deepcopy(tracker(seed))
     with torch.no_grad():
         sam2.sam2.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += bias
-    segmenter = KeyFrameSegmenter(golden_segmenter(), sam2, KeyFrameSettings())
+    segmenter = KeyFrameSegmenter(golden_segmenter(), sam2, candidates=8)
     mask = segmenter.choose(video, [CARS], {CARS.id: key})[CARS.id].result.mask
     results = by_place(list(segmenter.segment(video, [CARS], key_frames={CARS.id: key})))
     for number, frame in enumerate(video.frames):
@@ -181,7 +182,9 @@ def test_settings_that_masks_depend_on_are_told_apart() -> None:
     assert per_frame_segmenter().identity == {"prompting": "single", "over_time": "per_frame"}
     assert key_frame_segmenter(3).identity == {"prompting": "single", "over_time": "memory", "candidates": 3}
     with pytest.raises(ValueError, match="candidates is 0"):
-        KeyFrameSettings(0)
+        MllmsegVideoInference(candidates=0)
+    with pytest.raises(ValueError, match="over_time is 'never'"):
+        MllmsegVideoInference(over_time="never")  # type: ignore[arg-type]
 
 
 def test_tracker_is_loaded_from_published_weights_strictly(tmp_path: Path) -> None:
@@ -189,25 +192,26 @@ def test_tracker_is_loaded_from_published_weights_strictly(tmp_path: Path) -> No
     sizes.write_text(yaml.safe_dump(SIZES.to_yaml()))
     torch.save({"model": tracker().sam2.state_dict()}, weights)
     assert isinstance(load_mllmseg_over_time(folder, device="cpu"), PerFrameSegmenter)
-    loaded = load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, candidates=2, device="cpu")
+    memory = {"over_time": "memory", "candidates": 2}
+    loaded = load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu", settings=memory)
     assert isinstance(loaded, KeyFrameSegmenter)
-    assert loaded.settings == KeyFrameSettings(2)
+    assert loaded.candidates == 2
     video = noise_video(3)
     pairs = zip(loaded.segment(video, [CARS]), key_frame_segmenter(2).segment(video, [CARS]), strict=True)
     assert all(np.array_equal(ours.masks, other.masks) for ours, other in pairs)
     with pytest.raises(CheckpointError, match="missing"):
-        load_mllmseg_over_time(folder, tracker=weights, device="cpu")  # is no Hiera-L
+        load_mllmseg_over_time(folder, tracker=weights, device="cpu", settings=memory)  # is no Hiera-L
     torch.save(tracker().sam2.state_dict(), weights)
     with pytest.raises(CheckpointError, match="should hold tensors under the name 'model'"):
-        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu")
+        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu", settings=memory)
     torch.save({"model": Path("x")}, weights)
     with pytest.raises(CheckpointError, match="would run its code"):
-        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu")
+        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu", settings=memory)
     with pytest.raises(CheckpointError, match="is no file"):
-        load_mllmseg_over_time(folder, tracker=tmp_path / "none.pt", sam_config=sizes, device="cpu")
+        load_mllmseg_over_time(folder, tracker=tmp_path / "none.pt", sam_config=sizes, device="cpu", settings=memory)
     newer = SIZES.to_yaml()
     newer["model"]["no_obj_embed_spatial"] = True
     sizes.write_text(yaml.safe_dump(newer))
     torch.save({"model": tracker().sam2.state_dict()}, weights)
     with pytest.raises(CheckpointError, match=r"is one of SAM2 2\.1"):
-        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu")
+        load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu", settings=memory)

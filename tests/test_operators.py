@@ -190,7 +190,7 @@ def test_clips_never_replace_what_belongs_to_whole_videos(demo):
             {"label_field": "frame_number"},
             reason("label_field") + ".* holds FrameNumberField, not Detections",
         ),
-        ({"model": "glus-huge"}, reason("model") + "unknown model 'glus-huge'; the models are glus, "),
+        ({"model": "glus-huge"}, reason("model") + "'glus-huge' is none of the models, which are glus, "),
         ({"checkpoint": "/gone"}, reason("checkpoint") + "There is no folder /gone"),
         ({"clip_path": "/gone"}, reason("clip_path") + "There is no folder /gone"),
         ({"prompt_field": "gone"}, reason("prompt_field") + "Invalid enum value"),

@@ -47,7 +47,7 @@ def test_links_to_files_lead_somewhere() -> None:
 
 def test_table_names_every_model() -> None:
     table = README.split("## Models")[1].split("## ")[0]
-    assert set(re.findall(r"`([a-z-]+)`[,\s|]", table)) >= set(MODELS)
+    assert set(re.findall(r"`([a-z0-9_-]+)`[,\s|]", table)) >= set(MODELS)
 
 
 def test_every_verb_of_the_command_line_is_one_that_exists(capsys) -> None:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.asking import Answer
 from fiftyone_refvos.models.sa2va.config import Sa2vaConfig, Sa2vaInference
 from fiftyone_refvos.models.sa2va.families import InternVl
 from fiftyone_refvos.models.sa2va.images import ImageAnswer, ask_about_image
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, VideoAnswers
 from fiftyone_refvos.models.sa2va.language import Generation
+from fiftyone_refvos.models.sa2va.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 from fiftyone_refvos.models.sa2va.tokens import load_tokenizer
 from fiftyone_refvos.models.sa2va.weights import translate

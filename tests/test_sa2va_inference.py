@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.config import Mode, Sa2vaConfig, Sa2vaInference
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, segmentation_question
+from fiftyone_refvos.models.sa2va.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.pixels import sam_pixels
 from fiftyone_refvos.sampling import uniform_frames
 from fiftyone_refvos.verify.sa2va_case import read_sizes

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.registry import SHIPPED
+from fiftyone_refvos.models.selector.loading import load_selector
 from tests.small_selector import TINY, selector_config, write_selector
 
 

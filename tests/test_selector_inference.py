@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.selector.config import SelectorInference
 from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
+from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.models.selector.protocol import SelectionError
 from fiftyone_refvos.sampling import residue_classes
 from tests.small import BIRD, CAT, DOG, noise_video

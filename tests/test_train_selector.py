@@ -19,9 +19,9 @@ from fiftyone_refvos import fields
 from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.registry import SHIPPED
 from fiftyone_refvos.models.selector.base import Trainee, load_trainee
+from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig
 from fiftyone_refvos.training.conversation import IGNORED
 from fiftyone_refvos.training.optimization import Optimization

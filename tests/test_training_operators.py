@@ -126,7 +126,7 @@ def test_the_form_of_a_training(demo, tmp_path):
         ({"folder": "relative"}, reason("folder") + "'relative' is not an absolute path"),
         ({"steps": 0}, reason("recipe") + "steps is 0; it must be at least 1"),
         ({"learning_rate": -1.0}, reason("recipe") + "learning_rate is -1.0; it must be above 0"),
-        ({"model": "glus-huge"}, reason("model") + "unknown model 'glus-huge'"),
+        ({"model": "glus-huge"}, reason("model") + "'glus-huge' is none of the models"),
         ({"validation": "share", "validation_share": 1.5}, reason("validation_share") + "Choose a share between"),
         ({"validation": "view:gone"}, reason("validation") + "Invalid enum value"),
         ({"masklets_field": "gone"}, reason("masklets_field") + "Invalid enum value"),

@@ -7,16 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import fiftyone.zoo as foz
 import pytest
 
-from fiftyone_refvos.models import loading
+from fiftyone_refvos.models import sources
 from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.devices import DeviceError
 from fiftyone_refvos.models.hub import HubError, HubSource
-from fiftyone_refvos.models.loading import DeviceError, load_segmenter
+from fiftyone_refvos.models.loading import load_segmenter
+from fiftyone_refvos.models.mllmseg.per_frame import PerFrameSegmenter
 from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS
+from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
+from fiftyone_refvos.verify.sa2va_case import read_sizes
 from fiftyone_refvos.zoo import SelectorModel
 from model_zoo import download_model, load_model
 from scripts.make_manifest import text
@@ -25,6 +30,13 @@ from tests.shared import shared_path
 
 SELECTOR_NAMES = ["glus-kfs"]
 NAMES = ["glus", "glus-a", "glus-s", "glus-s-partial", "glus-tiny"]
+SA2VA_NAMES = [
+    *("sa2va-1b", "sa2va-4b", "sa2va-8b", "sa2va-26b"),
+    *("sa2va-internvl3-2b", "sa2va-internvl3-8b", "sa2va-internvl3-14b"),
+    *("sa2va-qwen2_5-vl-3b", "sa2va-qwen2_5-vl-7b", "sa2va-qwen3-vl-4b"),
+    *("sa2va-i-1b", "sa2va-i-4b", "sa2va-i-8b", "sa2va-i-26b"),
+]
+MLLMSEG_NAMES = ["mllmseg-8b-res", "mllmseg-8b-gres", "mllmseg-1b-res"]
 
 
 def published_layout() -> dict[str, str]:
@@ -39,7 +51,7 @@ def published_layout() -> dict[str, str]:
 
 def test_committed_manifest_is_that_of_the_registry() -> None:
     assert (REPOSITORY / "model_zoo" / "manifest.json").read_text(encoding="utf-8") == text()
-    assert list(MODELS) == NAMES
+    assert list(MODELS) == [*NAMES, *SA2VA_NAMES, *MLLMSEG_NAMES]
     assert list(SELECTORS) == SELECTOR_NAMES
 
 
@@ -84,7 +96,7 @@ def test_published_weights_and_their_clip_model_are_downloaded(monkeypatch) -> N
         asked.append((source.repo_id, source.revision, option))
         return Path(local["clip_path"] if source.repo_id == CLIP.repo_id else local["checkpoint"])
 
-    monkeypatch.setattr(loading, "fetch", fetch)
+    monkeypatch.setattr(sources, "fetch", fetch)
     load_segmenter("glus-s", sam_config=local["sam_config"], revision="v2")
     assert asked == [("Swindl/GLUS-S", "v2", "checkpoint"), (CLIP.repo_id, CLIP.revision, "clip_path")]
     assert len(CLIP.revision) == 40
@@ -109,9 +121,59 @@ def test_options_may_be_paths_and_resources_are_no_identity() -> None:
     assert model.identity["memory_gamma"] == "published"
 
 
+@pytest.mark.parametrize(("name", "case"), [("sa2va-1b", "internvl_qwen2_a"), ("sa2va-i-1b", "sa2va_i_a")])
+def test_names_of_sa2va_load_a_local_checkpoint_and_are_run_as_asked(name: str, case: str, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    golden = shared_path("golden", "sa2va", case)
+    shutil.copytree(golden / "checkpoint", folder)
+    config = json.loads((folder / "config.json").read_text())
+    sizes = read_sizes(golden / "sam2_dims.json")
+    assert sizes is not None
+    (folder / "config.json").write_text(json.dumps(config | {"sam2": asdict(sizes)}))
+    model = foz.load_zoo_model(name, device="cpu", checkpoint=folder, mode="uniform", key_frames=7)
+    assert isinstance(model.segmenter, Sa2vaSegmenter)
+    assert model.identity["name"] == name
+    assert (model.identity["mode"], model.identity["key_frames"]) == ("uniform", 7)
+    published = foz.load_zoo_model(name, device="cpu", checkpoint=folder)
+    assert published.identity["mode"] == ("sa2va_i" if "-i-" in name else "first")
+
+
+@pytest.mark.parametrize("name", MLLMSEG_NAMES)
+def test_names_of_mllmseg_load_a_local_checkpoint_for_videos(name: str, monkeypatch) -> None:
+    folder = shared_path("golden", "mllmseg", "res_qwen2", "checkpoint")
+    model = foz.load_zoo_model(name, device="cpu", checkpoint=folder, prompting="joint")
+    assert isinstance(model.segmenter, PerFrameSegmenter)
+    assert model.identity.items() >= {"name": name, "over_time": "per_frame", "prompting": "joint"}.items()
+    asked: list[tuple[str, str]] = []
+
+    def fetch(source: HubSource, *, option: str = "checkpoint") -> Path:
+        asked.append((source.repo_id, option))
+        return folder
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    with pytest.raises(CheckpointError, match=r"sam2_hiera_large\.pt is no file"):
+        load_segmenter(name, checkpoint=folder, device="cpu", settings={"over_time": "memory"})
+    assert asked == [("facebook/sam2-hiera-large", "tracker")]
+
+
+def test_files_that_a_system_has_no_use_for_are_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="'sa2va-1b' is a model of Sa2VA, which takes no clip_path"):
+        foz.load_zoo_model("sa2va-1b", device="cpu", clip_path="/clip")
+    with pytest.raises(ValueError, match="of GLUS, which takes no tracker; it takes clip_path, sam_config, adapter"):
+        foz.load_zoo_model("glus", device="cpu", tracker="/sam2.pt")
+    with pytest.raises(ValueError, match="of MLLMSeg, which takes no adapter; it takes tracker, sam_config"):
+        foz.load_zoo_model("mllmseg-8b-res", device="cpu", adapter="/adapter")
+    with pytest.raises(ValueError, match="tracker is for SAM2, which runs with over_time='memory' alone"):
+        foz.load_zoo_model("mllmseg-8b-res", device="cpu", tracker="/sam2.pt")
+
+
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match="unknown settings treshold"):
         foz.load_zoo_model("glus-tiny", device="cpu", treshold=0.5)
+    with pytest.raises(ValueError, match="mode is 'last'"):
+        foz.load_zoo_model("sa2va-1b", device="cpu", mode="last")
+    with pytest.raises(ValueError, match="unknown settings mode; MLLMSeg has prompting, expression_batch, over_time"):
+        foz.load_zoo_model("mllmseg-8b-res", device="cpu", mode="first")
     with pytest.raises(CheckpointError, match="has no config.json"):
         foz.load_zoo_model("glus", checkpoint=str(REPOSITORY / "docs"))
     with pytest.raises(DeviceError, match="'cuda:99' was asked for"):

@@ -31,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds what `model_options` reads, and the name of the model."""
     parser.add_argument("--model", default=DEFAULT_MODEL, choices=list(MODELS), help="(default: %(default)s)")
     parser.add_argument("--checkpoint", help="a folder to load instead of the published weights")
-    parser.add_argument("--clip-path", help="a folder with the CLIP model, for published checkpoints")
+    parser.add_argument("--clip-path", help="a folder with the CLIP model, for published checkpoints of GLUS")
     parser.add_argument("--adapter", help="a folder with what a training changed of the model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the GPU where there is one)")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
-from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
+from fiftyone_refvos.models.registry import DEFAULT_MODEL, TRAINABLE
 from fiftyone_refvos.training.config import Precision, TrainingConfig
 
 _RECIPE = TrainingConfig()
@@ -21,7 +21,7 @@ def add_train(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     train = verbs.add_parser("train", help="fine-tune a model on the expressions and masks of a FiftyOne dataset")
     add_samples(train)
     train.add_argument("folder", type=Path, help="gets adapter, merged checkpoint, plot, logs; an old one goes on")
-    train.add_argument("--model", default=DEFAULT_MODEL, choices=list(MODELS), help="(default: %(default)s)")
+    train.add_argument("--model", default=DEFAULT_MODEL, choices=list(TRAINABLE), help="(default: %(default)s)")
     train.add_argument("--checkpoint", help="a folder to load instead of the published weights")
     train.add_argument("--clip-path", help="a folder with the CLIP model, for published checkpoints")
     train.add_argument("--masklets-field", default="ground_truth", help="masks to learn (default: %(default)s)")

@@ -18,7 +18,7 @@ from fiftyone_refvos.models.glus.config import GlusConfig
 from fiftyone_refvos.models.glus.saving import CLIP, save_checkpoint
 from fiftyone_refvos.models.glus.weights import load_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
-from fiftyone_refvos.models.loading import find_checkpoint, find_clip
+from fiftyone_refvos.models.sources import find_checkpoint, find_clip
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.best import run_to_best, told
 from fiftyone_refvos.training.config import TrainingConfig

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
+from fiftyone_refvos.models.registry import DEFAULT_MODEL, TRAINABLE
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.trained import TrainedRun
@@ -97,8 +97,8 @@ def train(
         ValueError: for an unknown model, wrong rates, and expressions that the model cannot take
     """
     check_packages()
-    if model not in MODELS:
-        raise ValueError(f"unknown model {model!r}; the models are {', '.join(MODELS)}")
+    if model not in TRAINABLE:
+        raise ValueError(f"{model!r} cannot be trained here; the models that can be are {', '.join(TRAINABLE)}")
     from fiftyone_refvos.training.fine_tuning import FineTuning
 
     tuning = FineTuning(model, Path(folder), config or TrainingConfig())

@@ -19,7 +19,6 @@ from fiftyone_refvos import metrics
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_TOKEN
-from fiftyone_refvos.models.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.config import ARCHITECTURE
 from fiftyone_refvos.models.mllmseg.inference import (
     THRESHOLD,
@@ -30,6 +29,7 @@ from fiftyone_refvos.models.mllmseg.inference import (
     image_result,
     probabilities_at_size,
 )
+from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.prompt import ANSWER, QUESTION, Prompt, normalise
 from fiftyone_refvos.verify.report import CaseReport, Stage
 

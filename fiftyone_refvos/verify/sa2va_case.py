@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fiftyone_refvos.models.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
 from fiftyone_refvos.models.sa2va.families import Family, Visual
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
 from fiftyone_refvos.models.sa2va.language import Generation
+from fiftyone_refvos.models.sa2va.loading import load_sa2va
 from fiftyone_refvos.models.sam2_config import Sam2Sizes
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.video import FolderFrames, Frame, open_frames_dir

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression
-from fiftyone_refvos.models.loading import load_selector
 from fiftyone_refvos.models.selector.clustering import cluster, merge, num_clusters
 from fiftyone_refvos.models.selector.inference import Answer, LanguageFrameSelector
+from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.models.selector.prompt import conversation, normalise
 from fiftyone_refvos.models.selector.protocol import best_frame
 from fiftyone_refvos.verify.report import CaseReport

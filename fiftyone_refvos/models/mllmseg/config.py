@@ -14,6 +14,7 @@ from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.internvl_config import LanguageFamily, internvl_config, language_family
 
 Prompting = Literal["single", "joint"]
+OverTime = Literal["per_frame", "memory"]
 
 ARCHITECTURE = "MLLMSeg"
 RESOURCES = ("expression_batch",)  # settings that no mask depends on
@@ -39,6 +40,32 @@ class MllmsegInference:
         batch = self.expression_batch
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             raise ValueError(f"expression_batch is {batch!r}; it must be a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class MllmsegVideoInference(MllmsegInference):
+    """How MLLMSeg is run over a video.
+
+    Attributes:
+        over_time: "per_frame" segments each frame on its own; "memory" segments one frame per expression, and SAM2
+            carries its mask in both directions
+        candidates: most frames among which that frame is chosen, spread over the video
+    """
+
+    over_time: OverTime = "per_frame"
+    candidates: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.over_time not in get_args(OverTime):
+            raise ValueError(f"over_time is {self.over_time!r}; choose one of {get_args(OverTime)}")
+        if not isinstance(self.candidates, int) or isinstance(self.candidates, bool) or self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates!r}; it must be a whole number of at least 1")
+
+    @property
+    def images(self) -> MllmsegInference:
+        """How each image is segmented."""
+        return MllmsegInference(self.prompting, self.expression_batch)
 
 
 @dataclass(frozen=True)

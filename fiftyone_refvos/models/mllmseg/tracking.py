@@ -7,7 +7,7 @@ its mask -> SAM2's memory -> frame by frame to the end, and from the key frame b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,6 @@ from fiftyone_refvos.models.sam2_tracking import TrackBank, TrackedMasks, Tracki
 from fiftyone_refvos.models.segmenter import Segmenter, check_key_frames, check_request
 from fiftyone_refvos.sampling import context_frames
 from fiftyone_refvos.video import Frame, FrameSource
-
-
-@dataclass(frozen=True)
-class KeyFrameSettings:
-    """How key frames are chosen.
-
-    Attributes:
-        candidates: most frames that MLLMSeg looks at where no key frame is given, spread over the video
-    """
-
-    candidates: int = 8
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.candidates, int) or isinstance(self.candidates, bool) or self.candidates < 1:
-            raise ValueError(f"candidates is {self.candidates!r}; it must be a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -81,18 +66,18 @@ class KeyFrameSegmenter(Segmenter):
     Args:
         segmenter: of images
         tracker: SAM2 with its weights
-        settings: how key frames are chosen
+        candidates: most frames that MLLMSeg looks at where no key frame is given, spread over the video
     """
 
-    def __init__(self, segmenter: MllmsegSegmenter, tracker: TrackingSam2, settings: KeyFrameSettings) -> None:
+    def __init__(self, segmenter: MllmsegSegmenter, tracker: TrackingSam2, *, candidates: int) -> None:
         self.images = segmenter
         self.tracker = tracker
-        self.settings = settings
+        self.candidates = candidates
 
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that the masks depend on, as plain values."""
-        return {**self.images.identity, "over_time": "memory", **asdict(self.settings)}
+        return {**self.images.identity, "over_time": "memory", "candidates": self.candidates}
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""
@@ -126,7 +111,7 @@ class KeyFrameSegmenter(Segmenter):
 
         Expressions of which nothing is found have none.
         """
-        spread = [*dict.fromkeys(context_frames(len(frames), "center", self.settings.candidates))]
+        spread = [*dict.fromkeys(context_frames(len(frames), "center", self.candidates))]
         asked: dict[int, list[Expression]] = {}
         for expression in expressions:
             for index in [given[expression.id]] if expression.id in given else spread:

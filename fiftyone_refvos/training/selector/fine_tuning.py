@@ -10,9 +10,9 @@ import fiftyone as fo
 from accelerate import PartialState
 
 from fiftyone_refvos.models.glus.saving import CLIP
-from fiftyone_refvos.models.loading import find_clip
 from fiftyone_refvos.models.selector.base import SCORE_DIM, load_trainee
 from fiftyone_refvos.models.selector.saving import save_selector
+from fiftyone_refvos.models.sources import find_clip
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.best import run_to_best, told
 from fiftyone_refvos.training.fine_tuning import check_same_data
