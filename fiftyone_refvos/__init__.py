@@ -36,6 +36,7 @@ from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.train import TrainedSelector, train_selector
 from fiftyone_refvos.training.train import TrainedModel, hold_out, train
+from fiftyone_refvos.vote import most_disputed, vote
 
 if TYPE_CHECKING:
     from fiftyone_refvos import types as types
@@ -71,6 +72,7 @@ __all__ = [
     "install",
     "key_frame_quality",
     "make_pseudo_labels",
+    "most_disputed",
     "relocate",
     "segment",
     "segment_video",
@@ -78,6 +80,7 @@ __all__ = [
     "show_failures",
     "train",
     "train_selector",
+    "vote",
 ]
 
 

@@ -20,6 +20,7 @@ from .select_key_frames import SelectKeyFrames
 from .show_view import ShowView
 from .train_model import TrainModel
 from .train_selector import TrainSelector
+from .vote import Vote
 
 OPERATORS = (
     SegmentExpressions,
@@ -27,6 +28,7 @@ OPERATORS = (
     EvaluateMasklets,
     FindFailures,
     CompareModels,
+    Vote,
     MakePseudoLabels,
     TrainModel,
     LoadAdapter,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import asking, exchanging, keeping, key_frames, measuring, segmenting, training
+from fiftyone_refvos.cli import asking, exchanging, keeping, key_frames, measuring, segmenting, training, voting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_pseudo_labels(verbs)
     measuring.add_find_failures(verbs)
     measuring.add_compare(verbs)
+    voting.add_vote(verbs)
     key_frames.add_select(verbs)
     key_frames.add_quality(verbs)
     training.add_train(verbs)

@@ -15,7 +15,7 @@ from fiftyone_refvos.fields.samples import FieldError, Place, locate, root_datas
 from fiftyone_refvos.fields.schema import EXPRESSIONS, declare, declare_floats, label_path
 from fiftyone_refvos.fields.scores import write_frame_scores
 
-FrameList = Literal["ious", "key_frame_scores"]
+FrameList = Literal["ious", "key_frame_scores", "agreements"]
 _SCORE = "key_frame_score"
 
 

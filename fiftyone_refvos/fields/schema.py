@@ -39,7 +39,9 @@ RESULT_ATTRIBUTES: dict[str, Kind] = {
 }
 # One number per frame of the video, or null, as `<field>_<name>` of an expression: a frame without a mask has no
 # label that could carry it. Declared by what writes them.
-FRAME_LISTS = ("ious", "key_frame_scores")
+FRAME_LISTS = ("ious", "key_frame_scores", "agreements")
+# All that is said of the masks of an expression by others than what wrote them, and goes with them.
+SAID_OF_MASKS = (*FRAME_LISTS, "agreement")
 
 
 def expressions_field(samples: fo.Dataset | fo.DatasetView, prompt_field: str) -> str:

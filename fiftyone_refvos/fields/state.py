@@ -15,7 +15,7 @@ from fiftyone_refvos.fields.expressions import labels_by_id, set_attributes, tex
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.runs import from_runs, to_runs
 from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, root_dataset
-from fiftyone_refvos.fields.schema import EXPRESSIONS, FRAME_LISTS, RESULT_ATTRIBUTES, has_results, label_path
+from fiftyone_refvos.fields.schema import EXPRESSIONS, RESULT_ATTRIBUTES, SAID_OF_MASKS, has_results, label_path
 from fiftyone_refvos.masklet import Masklet
 
 
@@ -97,8 +97,8 @@ def mark_all_unfinished(
         return
     view = dataset.select(samples.values("id"))
     path = label_path(dataset, expressions_field)
-    lists = [name for name in FRAME_LISTS if dataset.get_field(f"{path}.{field}_{name}") is not None]
-    for name in (*RESULT_ATTRIBUTES, *lists):
+    said = [name for name in SAID_OF_MASKS if dataset.get_field(f"{path}.{field}_{name}") is not None]
+    for name in (*RESULT_ATTRIBUTES, *said):
         view = view.set_field(f"{path}.{field}_{name}", None, _allow_missing=True)
     view.save(expressions_field)
 
@@ -120,7 +120,7 @@ def mark_unfinished(
 ) -> None:
     """Takes the mark off expressions whose masks are about to change."""
     ids = list(expression_ids)
-    for name in ("text", *FRAME_LISTS):  # what was said of the frames was said of the former masks
+    for name in ("text", *SAID_OF_MASKS):
         marked = {id_: None for id_ in ids if labels[id_].get(f"{field}_{name}") is not None}
         if marked:
             set_attributes(place, expressions_field, labels, {f"{field}_{name}": marked})
