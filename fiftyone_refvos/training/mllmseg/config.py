@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from fiftyone_refvos.models.mllmseg.decoder import DROPOUT
 from fiftyone_refvos.training.config import Decay, LoraConfig, LossConfig, SamplingConfig, TrainingConfig
 
 Task = Literal["res", "gres"]
@@ -49,7 +48,7 @@ class MllmsegTrainingConfig(TrainingConfig):
     losses: LossConfig = _LOSSES
     sampling: SamplingConfig = _SAMPLING
     focal_weight: float = 1.0
-    dropout: float = DROPOUT
+    dropout: float = 0.1
     jpeg_quality: tuple[int, int] | None = (75, 100)
     measure: Measure = "gIoU"
 
