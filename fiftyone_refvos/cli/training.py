@@ -49,9 +49,9 @@ def add_train_mllmseg(verbs: argparse._SubParsersAction[argparse.ArgumentParser]
         "--measure", choices=get_args(Measure), default=_MLLMSEG.measure, help="(default: %(default)s)"
     )
     train.add_argument(
-        "--recipe", choices=list(RECIPE_STEPS), default="res", help="whose number of steps (default: %(default)s)"
+        "--task", choices=list(RECIPE_STEPS), default="res", help="whose number of steps (default: %(default)s)"
     )
-    add_numbers(train, _MLLMSEG, {"steps": "as the recipe says", "warmup_steps": "3 % of the steps"})
+    add_numbers(train, _MLLMSEG, {"steps": "50000 for res, 20000 for gres", "warmup_steps": "3 % of the steps"})
     train.add_argument("--trainable", choices=["published", "all"], default=_MLLMSEG.trainable)
     train.add_argument("--wording", choices=get_args(Wording), default=_MLLMSEG.sampling.wording)
     train.add_argument(
@@ -122,7 +122,7 @@ def _train(args: argparse.Namespace) -> int:
 def _train_mllmseg(args: argparse.Namespace) -> int:
     from fiftyone_refvos.training.mllmseg.train import train_mllmseg
 
-    given: dict[str, Any] = {"steps": RECIPE_STEPS[args.recipe], **given_numbers(args), "trainable": args.trainable}
+    given: dict[str, Any] = {"steps": RECIPE_STEPS[args.task], **given_numbers(args), "trainable": args.trainable}
     given["sampling"] = SamplingConfig(expressions=args.expressions, wording=args.wording, no_target=True)
     config = MllmsegTrainingConfig.of_length(**given, measure=args.measure)
     samples, validation = _held_out(args, config.seed)
