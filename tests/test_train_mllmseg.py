@@ -20,10 +20,11 @@ from fiftyone_refvos.cli import main
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.masklet import BoolArray, Expression
 from fiftyone_refvos.models.checkpoint import CheckpointError
-from fiftyone_refvos.models.internvl_tokenizer import load_tokenizer
+from fiftyone_refvos.models.internvl_tokenizer import ChatTokenizer, load_tokenizer
 from fiftyone_refvos.models.mllmseg.config import MllmsegInference
 from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
 from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
+from fiftyone_refvos.models.mllmseg.network import MllmsegNetwork
 from fiftyone_refvos.models.mllmseg.saving import save_checkpoint
 from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig
 from fiftyone_refvos.training.loop import run
@@ -93,10 +94,12 @@ NONE = ImageExpression("2", "no SEGWAY here", has_target=False)
 SOURCE = MemorySource((MemoryImage("a", (DOG, BOTH, NONE)), MemoryImage("b", (DOG,))))
 
 
+def tokenizer_of(case: str) -> ChatTokenizer:
+    return load_tokenizer(checkpoint_of(case), "qwen2" if "qwen2" in case else "internlm2")
+
+
 def writer_of(case: str = CASE, wording: Any = "random", max_length: int = 2048) -> ImageConversationWriter:
-    family = "qwen2" if "qwen2" in case else "internlm2"
-    tokenizer = load_tokenizer(checkpoint_of(case), family)
-    return ImageConversationWriter(tokenizer, wording, tokens_per_image=256, max_length=max_length)
+    return ImageConversationWriter(tokenizer_of(case), wording, tokens_per_image=256, max_length=max_length)
 
 
 def learner(case: str = CASE, config: MllmsegTrainingConfig = CONFIG) -> MllmsegLearner:
@@ -106,8 +109,9 @@ def learner(case: str = CASE, config: MllmsegTrainingConfig = CONFIG) -> Mllmseg
 
 def segmenter_of(made: MllmsegLearner, case: str) -> MllmsegSegmenter:
     """The network in training, as it is run."""
-    tokenizer = load_tokenizer(checkpoint_of(case), "qwen2" if "qwen2" in case else "internlm2")
-    return MllmsegSegmenter(made.network.eval().mllmseg, tokenizer, MllmsegInference())
+    network = made.network.eval().mllmseg
+    assert isinstance(network, MllmsegNetwork)
+    return MllmsegSegmenter(network, tokenizer_of(case), MllmsegInference())
 
 
 # --- what is drawn ---
