@@ -33,6 +33,8 @@ from fiftyone_refvos.relocate import relocate
 from fiftyone_refvos.segment import FieldExistsError, SegmentReport, segment
 from fiftyone_refvos.single_video import SegmentedVideo, segment_video
 from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.mllmseg.config import MllmsegTrainingConfig
+from fiftyone_refvos.training.mllmseg.train import TrainedMllmseg, train_mllmseg
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.train import TrainedSelector, train_selector
 from fiftyone_refvos.training.train import TrainedModel, hold_out, train
@@ -47,12 +49,14 @@ __all__ = [
     "FieldExistsError",
     "ImportReport",
     "KeyFrameImport",
+    "MllmsegTrainingConfig",
     "PseudoLabels",
     "SegmentReport",
     "SegmentedVideo",
     "SelectionReport",
     "SelectorQuality",
     "SelectorTrainingConfig",
+    "TrainedMllmseg",
     "TrainedModel",
     "TrainedSelector",
     "TrainingConfig",
@@ -79,6 +83,7 @@ __all__ = [
     "select_key_frames",
     "show_failures",
     "train",
+    "train_mllmseg",
     "train_selector",
     "vote",
 ]

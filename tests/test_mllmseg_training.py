@@ -9,17 +9,20 @@ import torch
 from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.models.mllmseg.prompt import IGNORED
 from fiftyone_refvos.training.config import LoraConfig
-from fiftyone_refvos.training.mllmseg_batch import ImageBatch, ImageConversation, collate
-from fiftyone_refvos.training.mllmseg_losses import dice_per_mask, focal_per_mask, mean_over_masks, soft_iou_per_mask
-from fiftyone_refvos.training.mllmseg_network import MllmsegTraining, MllmsegTrainingNetwork
+from fiftyone_refvos.training.mllmseg.batch import ImageBatch, ImageConversation, collate
+from fiftyone_refvos.training.mllmseg.config import MllmsegTrainingConfig
+from fiftyone_refvos.training.mllmseg.losses import dice_per_mask, focal_per_mask, mean_over_masks, soft_iou_per_mask
+from fiftyone_refvos.training.mllmseg.network import MllmsegTrainingNetwork
 from fiftyone_refvos.verify import verify
 from tests.shared import shared_path
 from tests.small_mllmseg import checkpoint_of, golden_segmenter, noise_image
 
-SMALL = MllmsegTraining(lora=LoraConfig(rank=2, alpha=4, dropout=0.0), dropout=0.0, gradient_checkpointing=False)
+SMALL = MllmsegTrainingConfig(
+    lora=LoraConfig(rank=2, alpha=4, dropout=0.0), dropout=0.0, gradient_checkpointing=False
+)
 
 
-def fresh(case: str, config: MllmsegTraining = SMALL) -> MllmsegTrainingNetwork:
+def fresh(case: str, config: MllmsegTrainingConfig = SMALL) -> MllmsegTrainingNetwork:
     torch.manual_seed(0)
     return MllmsegTrainingNetwork(load_mllmseg(checkpoint_of(case), device="cpu", dtype="float32").network, config)
 
@@ -123,7 +126,7 @@ def test_query_key_and_value_share_a_matrix_where_the_published_projection_is_pa
 
 
 def test_a_few_steps_lower_the_losses_with_dropout_and_checkpointing() -> None:
-    config = MllmsegTraining(lora=LoraConfig(rank=4, alpha=8))
+    config = MllmsegTrainingConfig(lora=LoraConfig(rank=4, alpha=8))
     network, batch = fresh("gres_internlm2", config), batch_of("gres_internlm2", [False, True])
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)

@@ -33,10 +33,11 @@ def test_the_recipe_runs_as_it_stands(fiftyone_home, tmp_path, monkeypatch, caps
     dataset.delete()
 
 
-def test_options_of_the_command_are_there(capsys):
-    options = re.findall(r"--[a-z-]+", "".join(re.findall(r"^refvos train .*$", PAGE, flags=re.MULTILINE)))
+@pytest.mark.parametrize("verb", ["train", "train-mllmseg"])
+def test_options_of_the_commands_are_there(verb, capsys):
+    options = re.findall(r"--[a-z-]+", "".join(re.findall(rf"^refvos {verb} .*$", PAGE, flags=re.MULTILINE)))
     assert options
     with pytest.raises(SystemExit, match="0"):
-        main(["train", "--help"])
+        main([verb, "--help"])
     shown = capsys.readouterr().out
     assert all(option in shown for option in options)

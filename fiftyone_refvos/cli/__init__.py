@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     key_frames.add_select(verbs)
     key_frames.add_quality(verbs)
     training.add_train(verbs)
+    training.add_train_mllmseg(verbs)
     key_frames.add_train(verbs)
     exchanging.add_import(verbs)
     exchanging.add_export(verbs)

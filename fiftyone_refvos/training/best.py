@@ -10,7 +10,7 @@ from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.learner import Learner
 from fiftyone_refvos.training.loop import TrainingOutcome, run
-from fiftyone_refvos.training.state import load_parameters, trained_parameters
+from fiftyone_refvos.training.state import load_parameters, trained_tensors
 
 
 def run_to_best(
@@ -30,7 +30,7 @@ def run_to_best(
 
     outcome = run(learner, config, folder, validate=validate, on_progress=tell, should_stop=should_stop)
     if outcome.best is not None:
-        load_parameters(outcome.best.path, trained_parameters(learner.network))
+        load_parameters(outcome.best.path, trained_tensors(learner.network))
     return outcome
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 Precision = Literal["no", "bf16", "fp16"]
 Trainable = Literal["published", "all", "all_but_clip"]
 Wording = Literal["random", "inference"]
+Decay = Literal["linear", "cosine"]
 
 
 def _check_at_least(config: Any, **bounds: int) -> None:
@@ -106,7 +107,7 @@ class TrainingConfig:
         batch_size: videos per forward pass and process
         accumulation: forward passes per optimizer step
         learning_rate, betas, weight_decay: of AdamW
-        warmup_steps: linear from 0; after them linear to 0 at `steps`
+        warmup_steps: linear from 0; after them as `rate_decay` says to 0 at `steps`
         clip_norm: gradients are scaled to this total norm at most
         precision: mixed precision of accelerate; what trains, and the optimizer, stay in float32. With "bf16" the
             frozen weights of CLIP and the language model are held in bfloat16, half the memory
@@ -120,7 +121,12 @@ class TrainingConfig:
         validate_every: steps between validations on the held-out view
         patience: stop after so many validations in a row without a better one; None never stops early
         lora: low-rank updates of the language model, for trainable="published" alone; None trains without
+        rate_decay: how the learning rate falls, a fact of the system
+        decays_all: whether the weight decay is that of all parameters, or not of biases and layer norms
     """
+
+    rate_decay: ClassVar[Decay] = "linear"
+    decays_all: ClassVar[bool] = True
 
     steps: int = 3000
     batch_size: int = 2

@@ -25,6 +25,7 @@ from fiftyone_refvos.training.config import TrainingConfig
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.loop import TrainingOutcome
 from fiftyone_refvos.training.lora import merged_state
+from fiftyone_refvos.training.mixture import rates_by_name
 from fiftyone_refvos.training.sources import TrainingSource
 from fiftyone_refvos.training.train import TrainedModel
 from fiftyone_refvos.training.validation import Validation
@@ -84,10 +85,8 @@ class FineTuning:
             else each
             for name, each in named.items()
         }
-        if rates is not None and rates.keys() != named.keys():
-            raise ValueError(f"the rates are of {sorted(rates)}, the views are {sorted(named)}; give one per view")
         self._read_from = {"masklets": masklets_field, "expressions": expressions_field, "min_iou": min_iou}
-        self._rates = [rates[name] if rates else len(source) for name, source in self._sources.items()]
+        self._rates = rates_by_name(rates, {name: len(source) for name, source in self._sources.items()})
         self._learner = GlusLearner(
             self._network, self._tokenizer, self._config, list(self._sources.values()), self._rates
         )

@@ -35,6 +35,7 @@ from fiftyone_refvos.training.state import (
     read_best,
     restore_random_states,
     save_best,
+    trained_tensors,
 )
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class _Trainer:
         self.learner, self.config, self.folder, self.validate = learner, config, folder, validate
         self.workers = workers
         self.optimization = Optimization(learner, config)
+        self.tensors = trained_tensors(learner.network)
         self.accelerator = self.optimization.accelerator
         self.main = self.accelerator.is_main_process
         self.log = log if self.main else logger.debug
@@ -131,7 +133,7 @@ class _Trainer:
     def begin(self, stack: ExitStack) -> None:
         """Seeds, or resumes, and opens what the stack closes again."""
         if self.main:
-            self.checkpoints.prepare(self.optimization.parameters)
+            self.checkpoints.prepare(self.tensors)
         self.accelerator.wait_for_everyone()
         set_seed(self.config.seed, device_specific=True)
         newest = self.checkpoints.newest()
@@ -160,7 +162,7 @@ class _Trainer:
 
     def _resume(self, path: Path) -> None:
         self.progress = self.checkpoints.read_progress(path)
-        load_parameters(path / PARAMETERS, self.optimization.parameters)
+        load_parameters(path / PARAMETERS, self.tensors)
         self.optimization.load_state(self.checkpoints.read_optimizer(path))
         process = self.checkpoints.read_process(path, self.accelerator.process_index)
         self.learner.load_state(process["learner"])
@@ -217,7 +219,7 @@ class _Trainer:
         step, best = self.progress.step, self.progress.best
         if math.isfinite(value) and (best is None or value > best):
             if self.main:
-                save_best(self.folder / "best", self.optimization.parameters, step, value)
+                save_best(self.folder / "best", self.tensors, step, value)
             self.progress = Progress(step, best=value, stale=0)
         else:
             self.progress = replace(self.progress, stale=self.progress.stale + 1)
@@ -228,9 +230,7 @@ class _Trainer:
         process = {"random": random_states(), "learner": send_to_device(dict(self.learner.state()), "cpu")}
         processes = gather_object([process])
         if self.logs is not None:
-            path = self.checkpoints.save(
-                self.progress, self.optimization.parameters, self.optimization.state(), processes
-            )
+            path = self.checkpoints.save(self.progress, self.tensors, self.optimization.state(), processes)
             self.logs.plot()
             self.log(f"Saved {path}")
         self.saved_step = self.progress.step

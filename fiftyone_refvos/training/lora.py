@@ -7,7 +7,7 @@ from functools import partial
 import peft
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fiftyone_refvos.models.glus.network import GlusNetwork
@@ -75,7 +75,7 @@ def published_parameter(name: str) -> str:
     return published_name(name.replace(_BASE, "."))
 
 
-def merged_state(network: Network) -> dict[str, Tensor]:
+def merged_state(network: nn.Module) -> dict[str, Tensor]:
     """The state of a network as it is without LoRA, its updates added to the weights; the network stays as it is."""
     state = {name.replace(_BASE, "."): tensor for name, tensor in network.state_dict().items() if not is_lora(name)}
     for name, module in network.named_modules():

@@ -53,17 +53,18 @@ class Step:
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The learning rate of a step, counted from 0: linear from 0 to the full one, then linear to 0 at `steps`.
+    """The learning rate of a step, counted from 0: linear from 0 to the full one, then down to 0 at `steps`.
 
-    This is the formula of DeepSpeed's `WarmupDecayLR`, at the number of the step; step 0 has rate 0, and the last
-    one, `steps - 1`, is just above 0. DeepSpeed's engine evaluates it one step late: its step 1 has rate 0, and its
-    step 0 has rate 0 or, in old releases, the full one. That depends on the release, which the published program
-    does not pin, so it is not imitated.
+    "cosine" goes down as transformers' trainer does, "linear" by the formula of DeepSpeed's `WarmupDecayLR`, at the
+    number of the step; step 0 has rate 0, and the last one, `steps - 1`, is just above 0. DeepSpeed's engine takes
+    it one step late: its step 1 has rate 0, and its step 0 has rate 0 or, in old releases, the full one. That depends
+    on the release, which the published program does not pin, so it is not imitated.
     """
     if step < config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     left = (config.steps - step) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * max(0.0, left)
+    left = max(0.0, left)
+    return config.learning_rate * (left if config.rate_decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 class Optimization:
@@ -84,7 +85,7 @@ class Optimization:
         learner.network.to(self.accelerator.device)  # before the optimizer sees its parameters
         learner.network.train()
         adamw = torch.optim.AdamW(
-            self.parameters.values(),
+            _groups(learner.network, self.parameters, config),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -172,6 +173,20 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
             InitProcessGroupKwargs(timeout=timedelta(hours=_VALIDATION_HOURS)),
         ],
     )
+
+
+def _groups(
+    network: nn.Module, parameters: Mapping[str, nn.Parameter], config: TrainingConfig
+) -> list[dict[str, Any]]:
+    """The parameters as AdamW takes them; biases and layer norms in a group of their own where they do not decay."""
+    if config.decays_all:
+        return [{"params": list(parameters.values())}]
+    norms = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)}
+    kept = {name for name in parameters if name in norms or name.endswith("bias")}
+    return [
+        {"params": [each for name, each in parameters.items() if name not in kept]},
+        {"params": [parameters[name] for name in parameters if name in kept], "weight_decay": 0.0},
+    ]
 
 
 def _values(losses: Mapping[str, Tensor]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from fiftyone_refvos.training.batch import Clip
 from fiftyone_refvos.training.config import SamplingConfig
 from fiftyone_refvos.training.conversation import ConversationWriter, Round, draw_rounds
+from fiftyone_refvos.training.mixture import SourceMixture
 from fiftyone_refvos.training.sources import TrainingExpression, TrainingSource, TrainingVideo
 
 
@@ -26,15 +27,7 @@ class Mixture:
     """
 
     def __init__(self, sources: Sequence[TrainingSource], rates: Sequence[float], writer: ConversationWriter) -> None:
-        if not sources or len(sources) != len(rates):
-            raise ValueError(f"{len(sources)} sources and {len(rates)} rates; give one rate per source, at least one")
-        if min(rates) < 0 or not np.isfinite(rates).all() or sum(rates) <= 0:
-            raise ValueError(f"the rates are {list(rates)}; they must not be negative, and one above 0")
-        empty = [source.name for source in sources if len(source) == 0]
-        if empty:
-            raise ValueError(f"the source {empty[0]!r} has no videos; give it some, or leave it out")
-        self._sources = list(sources)
-        self._rates = np.asarray(rates, dtype=float) / sum(rates)
+        self._sources = SourceMixture(sources, rates)
         self._writer = writer
         self._sampling = writer.sampling
 
@@ -44,7 +37,7 @@ class Mixture:
         Raises:
             ValueError: if no video of the source can be trained on, or a text cannot be asked
         """
-        source = self._sources[rng.choice(len(self._sources), p=self._rates)]
+        source = self._sources.draw(rng)
         video = self._draw_video(source, rng)
         expressions, starts = known_together(
             self._draw_expressions(video, rng), len(video), self._sampling.query_frames

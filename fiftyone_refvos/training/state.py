@@ -38,7 +38,7 @@ _COPIES = 3  # a parameter and AdamW's two moments of it
 _CHANGEABLE = ("gradient_checkpointing",)  # of a configuration, because a run comes to the same with and without
 _LISTED = 8  # differences shown of a longer list
 
-Parameters = Mapping[str, nn.Parameter]
+Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Best:
-    """The parameters of the best validation.
+    """What was trained until the best validation.
 
     Attributes:
         path: a file for `load_parameters`
@@ -83,6 +83,17 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
+def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """All that a training changes, by name: the trained parameters, and the statistics of batch norms."""
+    statistics = {
+        f"{name}.{own}": buffer
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for own, buffer in module.named_buffers()
+    }
+    return {**trained_parameters(network), **statistics}
+
+
 class Checkpoints:
     """The checkpoints of one run, the newest two of which are kept."""
 
@@ -96,13 +107,13 @@ class Checkpoints:
         """The checkpoint to go on from."""
         return max(self.folder.glob("step-[0-9]*"), default=None, key=_step)
 
-    def prepare(self, parameters: Parameters) -> None:
+    def prepare(self, tensors: Tensors) -> None:
         """Removes what a killed run was writing, and makes sure, before hours of training, that a checkpoint fits.
 
         Raises:
             CheckpointError: if the folder cannot be made, or the disk has not enough room
         """
-        needed = _COPIES * _bytes(parameters)
+        needed = _COPIES * _bytes(tensors)
         with _writing(self.folder, self.folder / ".part", needed):
             self.folder.mkdir(parents=True, exist_ok=True)
             for part in self.folder.glob(".*.part"):
@@ -113,7 +124,7 @@ class Checkpoints:
     def save(
         self,
         progress: Progress,
-        parameters: Parameters,
+        tensors: Tensors,
         optimizer: Mapping[str, Any],
         processes: Sequence[Mapping[str, Any]],
     ) -> Path:
@@ -121,7 +132,7 @@ class Checkpoints:
 
         Args:
             progress: goes into the name, and into `state.json`
-            parameters: what is trained
+            tensors: what is trained
             optimizer: its state
             processes: the state of each process, in their order
 
@@ -130,9 +141,9 @@ class Checkpoints:
         """
         target = self.folder / f"step-{progress.step:06d}"
         part = self.folder / f".{target.name}.part"
-        with _writing(target, part, _COPIES * _bytes(parameters)):
+        with _writing(target, part, _COPIES * _bytes(tensors)):
             part.mkdir(parents=True)
-            _write_parameters(part / PARAMETERS, parameters, {})
+            _write_tensors(part / PARAMETERS, tensors, {})
             _write_pickle(part / "optimizer.pt", optimizer)
             _write_pickle(part / "processes.pt", list(processes))
             (part / "state.json").write_text(json.dumps({**asdict(progress), "config": self._setup}, indent=2))
@@ -186,15 +197,15 @@ class Checkpoints:
             return dict(torch.load(path / "processes.pt", map_location="cpu", weights_only=True)[process])
 
 
-def load_parameters(path: Path, parameters: Parameters) -> None:
-    """Copies saved parameters into a network's; all or none.
+def load_parameters(path: Path, tensors: Tensors) -> None:
+    """Copies saved tensors into those of a network; all or none.
 
     Raises:
         CheckpointError: if names or shapes differ, or the file cannot be read
     """
     with _reading(path), safe_open(path, framework="pt") as file:
         there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        here = {name: tuple(each.shape) for name, each in parameters.items()}
+        here = {name: tuple(each.shape) for name, each in tensors.items()}
         changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if changed:
             listed = ", ".join(
@@ -206,20 +217,20 @@ def load_parameters(path: Path, parameters: Parameters) -> None:
                 "that the run began with, or train in another folder"
             )
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(file.get_tensor(name))
+            for name, tensor in tensors.items():
+                tensor.copy_(file.get_tensor(name))
 
 
-def save_best(folder: Path, parameters: Parameters, step: int, value: float) -> None:
-    """Replaces the parameters of the best validation.
+def save_best(folder: Path, tensors: Tensors, step: int, value: float) -> None:
+    """Replaces what was trained until the best validation.
 
     Raises:
         CheckpointError: if the disk is full or cannot be written to; the former ones stay
     """
     target, part = folder / PARAMETERS, folder / f".{PARAMETERS}.part"
-    with _writing(target, part, _bytes(parameters)):
+    with _writing(target, part, _bytes(tensors)):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_parameters(part, parameters, {"step": str(step), "value": repr(value)})
+        _write_tensors(part, tensors, {"step": str(step), "value": repr(value)})
         os.replace(part, target)
         _sync(folder)
 
@@ -303,8 +314,8 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_parameters(path: Path, parameters: Parameters, header: dict[str, str]) -> None:
-    save_file({name: each.detach().cpu().contiguous() for name, each in parameters.items()}, path, header)
+def _write_tensors(path: Path, tensors: Tensors, header: dict[str, str]) -> None:
+    save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, path, header)
     _sync(path)
 
 
@@ -335,8 +346,8 @@ def _flat(setup: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _bytes(parameters: Parameters) -> int:
-    return sum(each.numel() * each.element_size() for each in parameters.values())
+def _bytes(tensors: Tensors) -> int:
+    return sum(each.numel() * each.element_size() for each in tensors.values())
 
 
 def _megabytes(number: int) -> str:

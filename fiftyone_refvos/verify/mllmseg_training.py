@@ -20,10 +20,11 @@ from fiftyone_refvos.models.mllmseg.config import MllmsegConfig
 from fiftyone_refvos.models.mllmseg.network import MllmsegNetwork
 from fiftyone_refvos.models.mllmseg.prompt import IGNORED, REJ_TOKEN, PromptWriter
 from fiftyone_refvos.models.mllmseg.weights import empty_network, translated
-from fiftyone_refvos.training.config import LoraConfig
+from fiftyone_refvos.training.config import LoraConfig, LossConfig
 from fiftyone_refvos.training.lora import ADAPTER
-from fiftyone_refvos.training.mllmseg_batch import ImageBatch, ImageConversation, collate
-from fiftyone_refvos.training.mllmseg_network import MllmsegOutput, MllmsegTraining, MllmsegTrainingNetwork
+from fiftyone_refvos.training.mllmseg.batch import ImageBatch, ImageConversation, collate
+from fiftyone_refvos.training.mllmseg.config import MllmsegTrainingConfig
+from fiftyone_refvos.training.mllmseg.network import MllmsegOutput, MllmsegTrainingNetwork
 from fiftyone_refvos.verify.mllmseg import (
     PIXEL_TOLERANCE,
     Golden,
@@ -94,8 +95,14 @@ def _network_in_training(path: Path, inputs: Mapping[str, Any]) -> tuple[Mllmseg
     tensors = translated(_without_updates(iterate_tensors(folder), updates), config)
     load_strictly(network, tensors, where=str(folder), device=torch.device("cpu"), dtype=torch.float32)
     lora = LoraConfig(rank=inputs["lora"]["r"], alpha=inputs["lora"]["alpha"], dropout=0.0)
-    weights = {name: inputs["weights"][name] for name in ("ce", "focal", "dice")}
-    training = MllmsegTraining(lora=lora, dropout=0.0, gradient_checkpointing=False, **weights)
+    weights = inputs["weights"]
+    training = MllmsegTrainingConfig(
+        lora=lora,
+        dropout=0.0,
+        gradient_checkpointing=False,
+        losses=LossConfig(ce=weights["ce"], dice=weights["dice"]),
+        focal_weight=weights["focal"],
+    )
     prepared = MllmsegTrainingNetwork(network, training)
     _set_updates(network, updates)
     tokenizer = load_tokenizer(folder, config.family)
@@ -182,7 +189,7 @@ def _compare_losses(
 ) -> None:
     """The terms in their published order: total, ce, focal, dice, both mask losses, soft IoU."""
     with torch.no_grad():
-        reference = network.config.ce * network.cross_entropy(output.hidden, _reference_labels(batch))
+        reference = network.config.losses.ce * network.cross_entropy(output.hidden, _reference_labels(batch))
     for name, ce in (("ignorepad", output.losses["ce"]), ("reference", reference)):
         focal, dice = output.losses["focal"], output.losses["dice"]
         ours = torch.stack([ce + focal + dice, ce, focal, dice, focal + dice, output.iou]).detach()

@@ -51,6 +51,12 @@ def translated(tensors: Iterable[tuple[str, Tensor]], config: MllmsegConfig) -> 
         yield (ours + name.removeprefix(published) if name.startswith(published) else name), tensor
 
 
+def published_decoder_name(name: str) -> str:
+    """The published name of one of our tensors that is none of InternVL's."""
+    published, ours = _DECODER
+    return published + name.removeprefix(ours)
+
+
 def check_published_keys(shapes: Mapping[str, tuple[int, ...]], config: MllmsegConfig, *, where: str) -> None:
     """Checks a table of published names and shapes, without any weights.
 

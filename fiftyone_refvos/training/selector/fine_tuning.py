@@ -17,6 +17,7 @@ from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.best import run_to_best, told
 from fiftyone_refvos.training.fine_tuning import check_same_data
 from fiftyone_refvos.training.lora import merged_state
+from fiftyone_refvos.training.mixture import rates_by_name
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.learner import SelectorLearner
 from fiftyone_refvos.training.selector.sources import LabelSource
@@ -53,10 +54,8 @@ class SelectorFineTuning:
             else each
             for name, each in named.items()
         }
-        if rates is not None and rates.keys() != named.keys():
-            raise ValueError(f"the rates are of {sorted(rates)}, the views are {sorted(named)}; give one per view")
         self._read_from = {"labels": field, "expressions": expressions_field}
-        self._rates = [rates[name] if rates else len(source) for name, source in self._sources.items()]
+        self._rates = rates_by_name(rates, {name: len(source) for name, source in self._sources.items()})
         trainee = self._trainee
         self._learner = SelectorLearner(
             trainee.network, trainee.tokenizer, self._config, list(self._sources.values()), self._rates

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fiftyone_refvos.models.clip_tower import ClipView, clip_processor
 from fiftyone_refvos.training.batch import PAD_ID
 from fiftyone_refvos.training.conversation import IGNORED
+from fiftyone_refvos.training.mixture import SourceMixture
 from fiftyone_refvos.training.selector.config import SelectorTrainingConfig
 from fiftyone_refvos.training.selector.conversation import ScoreConversation, ScoreConversationWriter, Turn, draw_turn
 from fiftyone_refvos.training.selector.sources import LabelledExpression, LabelledVideo, LabelSource
@@ -97,18 +98,11 @@ class LabelMixture:
         writer: ScoreConversationWriter,
         config: SelectorTrainingConfig,
     ) -> None:
-        if not sources or len(sources) != len(rates):
-            raise ValueError(f"{len(sources)} sources and {len(rates)} rates; give one rate per source, at least one")
-        if min(rates) < 0 or not np.isfinite(rates).all() or sum(rates) <= 0:
-            raise ValueError(f"the rates are {list(rates)}; they must not be negative, and one above 0")
-        if empty := [source.name for source in sources if len(source) == 0]:
-            raise ValueError(f"the source {empty[0]!r} has no videos; give it some, or leave it out")
-        self._sources, self._writer, self._config = list(sources), writer, config
-        self._rates = np.asarray(rates, dtype=float) / sum(rates)
+        self._sources, self._writer, self._config = SourceMixture(sources, rates), writer, config
 
     def draw(self, rng: np.random.Generator) -> ScoreClip:
         """Draws a source by its rate, one of its videos, expressions and frames of it, and the wording."""
-        source = self._sources[rng.choice(len(self._sources), p=self._rates)]
+        source = self._sources.draw(rng)
         video = source.video(int(rng.integers(len(source))))
         count = min(self._config.sampling.expressions, len(video.expressions))
         drawn = [video.expressions[n] for n in rng.choice(len(video.expressions), count, replace=False)]

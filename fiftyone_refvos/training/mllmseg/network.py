@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fiftyone_refvos.models.mllmseg.decoder import DROPOUT
 from fiftyone_refvos.models.mllmseg.inference import probabilities_at_size
 from fiftyone_refvos.models.mllmseg.network import MllmsegNetwork
 from fiftyone_refvos.models.mllmseg.prompt import IGNORED
 from fiftyone_refvos.training.config import LoraConfig
 from fiftyone_refvos.training.lora import ADAPTER, is_lora
-from fiftyone_refvos.training.mllmseg_batch import ImageBatch
-from fiftyone_refvos.training.mllmseg_losses import (
+from fiftyone_refvos.training.mllmseg.batch import ImageBatch
+from fiftyone_refvos.training.mllmseg.config import MllmsegTrainingConfig
+from fiftyone_refvos.training.mllmseg.losses import (
     dice_per_mask,
     focal_per_mask,
     mean_over_masks,
@@ -34,26 +34,6 @@ _TRAINED = {
     "internlm2": ("mask_decoder.", _NORM, "internvl.model.language_model.embed_tokens.", "internvl.lm_head."),
     "qwen2": ("mask_decoder.", _NORM),
 }
-PUBLISHED_LORA = LoraConfig(rank=64, alpha=128, dropout=0.05)
-
-
-@dataclass(frozen=True)
-class MllmsegTraining:
-    """What trains, and how the losses weigh; the defaults are the published recipe.
-
-    Attributes:
-        ce, focal, dice: weights
-        lora: low-rank updates of every projection of the language model; None trains without
-        dropout: in the mask decoder
-        gradient_checkpointing: of the layers of the language model
-    """
-
-    ce: float = 1.0
-    focal: float = 1.0
-    dice: float = 1.0
-    lora: LoraConfig | None = PUBLISHED_LORA
-    dropout: float = DROPOUT
-    gradient_checkpointing: bool = True
 
 
 @dataclass
@@ -77,11 +57,12 @@ class MllmsegTrainingNetwork(nn.Module):
     """MLLMSeg with the losses that it is trained with.
 
     Args:
-        mllmseg: with its weights, without LoRA; it is trained in place
+        mllmseg: with its weights, without LoRA; it is trained in place, in float32 but for frozen parameters, which
+            are bfloat16 with that precision
         config: what trains, and the weights of the losses
     """
 
-    def __init__(self, mllmseg: MllmsegNetwork, config: MllmsegTraining) -> None:
+    def __init__(self, mllmseg: MllmsegNetwork, config: MllmsegTrainingConfig) -> None:
         super().__init__()
         self.mllmseg = mllmseg
         self.config = config
@@ -89,7 +70,7 @@ class MllmsegTrainingNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> MllmsegTrainingNetwork:
-        """The vision tower and its projector are frozen, and stay in eval mode."""
+        """The vision tower and its projector, which are frozen as published, stay in eval mode."""
         super().train(mode)
         self.mllmseg.internvl.model.vision_tower.eval()
         self.mllmseg.internvl.model.multi_modal_projector.eval()
@@ -98,11 +79,11 @@ class MllmsegTrainingNetwork(nn.Module):
     def forward(self, batch: ImageBatch) -> MllmsegOutput:
         """Computes the losses of a batch that is on the network's device."""
         network, weights = self.mllmseg, self.config
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and weights.trainable == "all"):
             pixels = torch.cat([network.pixels(image) for image in batch.images])
             vision = network.internvl.model.get_image_features(pixels, return_dict=True)
         hidden = self._hidden(batch, vision.pooler_output)
-        losses = {"ce": weights.ce * self.cross_entropy(hidden, batch.labels)}
+        losses = {"ce": weights.losses.ce * self.cross_entropy(hidden, batch.labels)}
         output = MllmsegOutput(losses, hidden.new_zeros(()), hidden.detach())
         first = batch.first_image_position
         values: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -112,7 +93,7 @@ class MllmsegTrainingNetwork(nn.Module):
             states = hidden[row, batch.decisions[row][~batch.absent[row]] - 1]
             values.append(self._mask_values(output, batch, row, detail, rows, states))
         focal, dice, iou = (mean_over_masks(torch.cat(each)) for each in zip(*values, strict=True))
-        losses |= {"focal": weights.focal * focal, "dice": weights.dice * dice}
+        losses |= {"focal": weights.focal_weight * focal, "dice": weights.losses.dice * dice}
         losses["total"] = torch.stack(list(losses.values())).sum()
         output.iou = iou.detach()
         return output
@@ -157,8 +138,8 @@ class MllmsegTrainingNetwork(nn.Module):
         return focal, dice, iou
 
 
-def prepare(network: MllmsegNetwork, config: MllmsegTraining) -> None:
-    """Adds what is trained to a network, and says which of its parameters train."""
+def prepare(network: MllmsegNetwork, config: MllmsegTrainingConfig) -> None:
+    """Adds what is trained to a network, says which of its parameters train, and in what precision each is held."""
     # what transformers' own switch sets, whose name depends on the release
     for layer in network.language_model.layers:
         layer.gradient_checkpointing = config.gradient_checkpointing
@@ -168,11 +149,16 @@ def prepare(network: MllmsegNetwork, config: MllmsegTraining) -> None:
             module.p = config.dropout
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = config.dropout
+    if config.trainable == "all":
+        network.float().requires_grad_(True)
+        return
     if config.lora is not None:
         add_lora(network, config.lora)
     trained = _TRAINED[network.config.family]
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(trained) or is_lora(name))
+        rounded = config.precision == "bf16" and not parameter.requires_grad
+        parameter.data = parameter.data.to(torch.bfloat16 if rounded else torch.float32)
 
 
 def add_lora(network: MllmsegNetwork, config: LoraConfig) -> None:
