@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_r
 
 logger = logging.getLogger(__name__)
 
-PREDICTED_IOU = "predicted_iou"
+PREDICTED_IOU: Literal["predicted_iou"] = "predicted_iou"
 Weights = Mapping[str, float | str] | Literal["predicted_iou"]
 """What votes count; see `vote`."""
 NAME = "vote"  # of the "model" in the record of the run
@@ -86,7 +86,7 @@ def vote(
                 logger.debug("%s failed", path, exc_info=True)
                 report.failures.append(Failure(sample_id, path, describe(error)))
             else:
-                report.num_videos += bool(written)
+                report.num_samples += bool(written)
                 report.num_skipped += not written
                 report.num_expressions += written
             if progress is not None:

@@ -188,7 +188,7 @@ class Vote(LibraryOperator[Choice]):
         rows = _rows(disputed, choice)
         return {
             "label_field": report.label_field,
-            "num_videos": report.num_videos,
+            "num_videos": report.num_samples,
             "num_expressions": report.num_expressions,
             "num_skipped": report.num_skipped,
             "num_failed": len(report.failures),

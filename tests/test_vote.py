@@ -30,7 +30,7 @@ def expressions_of(sample: fo.Sample) -> list[fo.TemporalDetection]:
 
 def test_the_outcome_is_written_as_a_model_writes_masklets(videos):
     report = rv.vote(videos, MEMBERS)
-    assert (report.label_field, report.num_videos, report.num_expressions, report.failures) == ("voted", 2, 4, [])
+    assert (report.label_field, report.num_samples, report.num_expressions, report.failures) == ("voted", 2, 4, [])
     first, second = videos
     assert np.array_equal(written(first, "voted", 0), square(2, 2)[:, 0])  # two of three
     assert np.array_equal(written(first, "voted", 1), (square(8, 8) & square(8, 9))[:, 0])
@@ -81,12 +81,12 @@ def test_the_run_is_recorded_with_its_members(videos):
 def test_a_second_call_does_only_what_is_missing(videos):
     rv.vote(videos, MEMBERS)
     report = rv.vote(videos, MEMBERS)
-    assert (report.num_videos, report.num_skipped, report.num_expressions) == (0, 2, 0)
+    assert (report.num_samples, report.num_skipped, report.num_expressions) == (0, 2, 0)
     sample = add_video(videos, "/videos/c.mp4")
     clear_field(videos.limit(1), "voted")
     assert videos.count("expressions.detections.voted_agreement") == 2  # it goes with the masks
     report = rv.vote(videos, MEMBERS)
-    assert (report.num_videos, report.num_skipped, report.num_expressions) == (2, 1, 4)
+    assert (report.num_samples, report.num_skipped, report.num_expressions) == (2, 1, 4)
     assert expressions_of(sample)[1].voted_agreement == pytest.approx(12 / 52)
 
 
@@ -215,7 +215,7 @@ def test_members_that_do_not_fit_fail_their_video_alone(videos, spoil):
     sample = add_video(videos, "/videos/c.mp4", {name: masks[:1] for name, masks in MASKS.items()})
     message = spoil(sample)
     report = rv.vote(videos, MEMBERS)
-    assert (report.num_videos, report.num_expressions) == (2, 4)
+    assert (report.num_samples, report.num_expressions) == (2, 4)
     (failure,) = report.failures
     assert failure.sample_id == sample.id
     with pytest.raises(FieldError, match=rf"sample {sample.id} \(/videos/c.mp4\).*{message}"):
@@ -243,7 +243,7 @@ def test_overwriting_keeps_the_masks_of_a_video_that_fails(videos):
     sample.frames[3]["two"] = None
     sample.save()
     report = rv.vote(videos, MEMBERS, overwrite=True)
-    assert (report.num_videos, len(report.failures)) == (1, 1)
+    assert (report.num_samples, len(report.failures)) == (1, 1)
     assert len(before) == 2 * NUM_FRAMES
     assert all(np.array_equal(*pair) for pair in zip(before, masks_in_database(sample), strict=True))
 
@@ -298,4 +298,4 @@ def test_progress_rises_to_one_and_its_error_ends_the_run(videos):
 
     with pytest.raises(KeyError, match="stop"):
         rv.vote(videos, MEMBERS, overwrite=True, progress=stop)
-    assert rv.vote(videos, MEMBERS).num_videos == 1  # the other one was written before
+    assert rv.vote(videos, MEMBERS).num_samples == 1  # the other one was written before

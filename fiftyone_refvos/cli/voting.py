@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from typing import Literal
 
 from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view, show_progress
 
@@ -50,12 +52,17 @@ def _vote(args: argparse.Namespace) -> int:
 
     samples = named_samples(args)
     check_new_view(samples, args.save_view)
+    weights: Mapping[str, float | str] | Literal["predicted_iou"] | None = None
+    if args.by_predicted_iou:
+        weights = PREDICTED_IOU
+    elif args.weight:
+        weights = dict(args.weight)
     report = vote(
         samples,
         args.fields,
         label_field=args.label_field,
         rule=args.rule,
-        weights=PREDICTED_IOU if args.by_predicted_iou else dict(args.weight) if args.weight else None,
+        weights=weights,
         overwrite=args.overwrite,
         progress=show_progress if sys.stderr.isatty() else None,
     )
