@@ -184,8 +184,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _introduction() -> list[str]:
     return [
-        f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the procedure "
-        "of the challenge report, not its numbers.",
+        f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the "
+        "procedure of the challenge report, not its numbers.",
         "glus-tiny is no match for the MeViS miniature, whose drawings and sentences it was not trained on.",
     ]
 

@@ -46,16 +46,17 @@ def _weight(text: str) -> tuple[str, float | str]:
 
 
 def _vote(args: argparse.Namespace) -> int:
-    from fiftyone_refvos.vote import PREDICTED_IOU, most_disputed, vote
+    from fiftyone_refvos.vote import Weights, most_disputed, vote
 
     samples = named_samples(args)
     check_new_view(samples, args.save_view)
+    weights: Weights | None = dict(args.weight) if args.weight else None
     report = vote(
         samples,
         args.fields,
         label_field=args.label_field,
         rule=args.rule,
-        weights=PREDICTED_IOU if args.by_predicted_iou else dict(args.weight) if args.weight else None,
+        weights="predicted_iou" if args.by_predicted_iou else weights,
         overwrite=args.overwrite,
         progress=show_progress if sys.stderr.isatty() else None,
     )
