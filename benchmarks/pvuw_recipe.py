@@ -2,8 +2,8 @@
 
 Every configuration segments all expressions into a field of its own, the fields vote, each is measured where there
 are true masks, and the outcome is written as the archive that the MeViS server takes, which is read back and
-compared. This runs on demo videos and on a folder in the layout of MeViS, of whose splits `valid_u` is measured and `valid`
-goes into the archive.
+compared. This runs on demo videos and on a folder in the layout of MeViS, of whose splits `valid_u` is measured and
+`valid` goes into the archive.
 
 The configurations are data: a name of the zoo with its settings, or predictions of another program. By default they
 are those of the shipped glus-tiny, which differ in what the language model sees and in what is remembered, as a
@@ -184,8 +184,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _introduction() -> list[str]:
     return [
-        f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the procedure of the challenge report, "
-        "not its numbers.",
+        f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the "
+        "procedure of the challenge report, not its numbers.",
         "glus-tiny is no match for the MeViS miniature, whose drawings and sentences it was not trained on.",
     ]
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco_mask
 
-from fiftyone_refvos.masklet import Expression, FrameResult, Masklet, decode, encode
+from fiftyone_refvos.masklet import Expression, FrameResult, Masklet, decode, encode, run_lengths
 
 DOG, CAT = Expression("0", "the dog"), Expression("7", "two cats")
 
@@ -216,3 +217,13 @@ def test_videos_of_more_than_255_frames_have_a_score() -> None:
     results = (FrameResult(t, "0", masks, np.array([0.5], dtype=np.float32), True) for t in range(300))
     (masklet,) = Masklet.collect(results, [Expression("0", "x")])
     assert (masklet.no_target, masklet.score) == (False, 0.5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (480, 854), (20000, 30000)])
+def test_run_lengths_of_any_number_of_bytes_are_read(size):
+    height, width = size
+    rng = np.random.default_rng(height)
+    cuts = np.unique(rng.integers(0, height * width, 300))  # long runs beside short ones, up and down
+    counts = np.diff(cuts, prepend=0, append=height * width)
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    assert run_lengths(rle).tolist() == counts.tolist()

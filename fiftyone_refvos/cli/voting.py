@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from typing import Literal
 
 from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view, show_progress
 
@@ -48,21 +46,17 @@ def _weight(text: str) -> tuple[str, float | str]:
 
 
 def _vote(args: argparse.Namespace) -> int:
-    from fiftyone_refvos.vote import PREDICTED_IOU, most_disputed, vote
+    from fiftyone_refvos.vote import Weights, most_disputed, vote
 
     samples = named_samples(args)
     check_new_view(samples, args.save_view)
-    weights: Mapping[str, float | str] | Literal["predicted_iou"] | None = None
-    if args.by_predicted_iou:
-        weights = PREDICTED_IOU
-    elif args.weight:
-        weights = dict(args.weight)
+    weights: Weights | None = dict(args.weight) if args.weight else None
     report = vote(
         samples,
         args.fields,
         label_field=args.label_field,
         rule=args.rule,
-        weights=weights,
+        weights="predicted_iou" if args.by_predicted_iou else weights,
         overwrite=args.overwrite,
         progress=show_progress if sys.stderr.isatty() else None,
     )
