@@ -7,6 +7,7 @@ operators: modules here import each other relatively, `fiftyone_refvos` by its o
 from typing import Any
 
 from .compare_models import CompareModels
+from .describe_objects import DescribeObjects
 from .evaluate_masklets import EvaluateMasklets
 from .export_masklets import ExportMasklets
 from .find_failures import FindFailures
@@ -26,6 +27,7 @@ OPERATORS = (
     FindFailures,
     CompareModels,
     MakePseudoLabels,
+    DescribeObjects,
     TrainModel,
     LoadAdapter,
     SelectKeyFrames,

@@ -308,8 +308,7 @@ def test_a_server_that_breaks_down_on_the_way(videos, monkeypatch) -> None:
     monkeypatch.setenv("SOME_KEY", "s3cret")
     answers = [said("a car"), said("A car."), said("CONSISTENT"), said("the car"), said("the car that rolls")]
     with chat_server(*answers[:3], (500, ""), (500, ""), answers[3], (200, "junk")) as server:
-        options = {"attempts": 3, "backoff": 0.01, "key_variable": "SOME_KEY"}
-        chat = ServerChat(server.address, "m", **options)
+        chat = ServerChat(server.address, "m", attempts=3, backoff=0.01, key_variable="SOME_KEY")
         report = rv.describe_objects(videos.limit(1), chat)
         assert [each.object_id for each in report.failures] == ["2", "3"]
         assert "junk instead of an answer" in report.failures[0].error

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import exchanging, keeping, key_frames, measuring, segmenting, training
+from fiftyone_refvos.cli import describing, exchanging, keeping, key_frames, measuring, segmenting, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     segmenting.add_segment_video(verbs)
     measuring.add_evaluate(verbs)
     measuring.add_pseudo_labels(verbs)
+    describing.add_describe(verbs)
     measuring.add_find_failures(verbs)
     measuring.add_compare(verbs)
     key_frames.add_select(verbs)

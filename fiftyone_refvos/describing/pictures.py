@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
-from scipy.ndimage import binary_dilation
 
 from fiftyone_refvos.masklet import BoolArray, Masklet
 from fiftyone_refvos.overlay import contour_width, draw_masks
@@ -109,7 +108,8 @@ class ObjectPictures:
 
 def outline(frame: Frame, mask: BoolArray) -> Frame:
     """A frame with a yellow line around a mask, outside of it, so that no pixel of a small object is covered."""
-    around = binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=contour_width(mask.shape))
+    wider = ImageFilter.MaxFilter(2 * contour_width(mask.shape) + 1)
+    around = np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(wider)) > 0
     drawn = draw_masks(frame, around[None], [YELLOW], alpha=0)
     drawn[mask] = frame[mask]
     return drawn
