@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ class Choice:
         field: the frame field with the masks; None if there is none
         model: as the server calls it, a folder, or a repository of the hub
         server: the URL, None for a model that runs here
+        result: the stage whose description becomes an expression, or ALL
         prompts: an absolute path, None for the package's own
     """
 
@@ -46,7 +47,7 @@ class Choice:
     model: str
     server: str | None
     key_variable: str | None
-    stages: tuple[Stage, ...]
+    result: str
     objects: Objects
     prompts: str | None
     overwrite: bool
@@ -56,14 +57,12 @@ class Choice:
         """Reads the parameters of the operator."""
         known = masklet_fields(dataset)
         field = GROUND_TRUTH if GROUND_TRUTH in known else next(iter(known), None)
-        stages = params.get("stages") or ("video",)
-        named = (STAGES if stages == ALL else (stages,)) if isinstance(stages, str) else tuple(stages)
         return cls(
             field=params.get("field") or field,
             model=(params.get("model") or "").strip(),
             server=(params.get("server") or "").strip() or None,
             key_variable=(params.get("key_variable") or "").strip() or None,
-            stages=cast(tuple[Stage, ...], named),
+            result=params.get("result") or STAGES[-1],
             objects=cast(Objects, params.get("objects") or "unnamed"),
             prompts=forms.folder(params.get("prompts")),
             overwrite=bool(params.get("overwrite")),
@@ -92,7 +91,7 @@ class DescribeObjects(LibraryOperator[Choice]):
         server: str | None = None,
         key_variable: str | None = None,
         field: str | None = None,
-        stages: Sequence[Stage] | None = None,
+        result: str = STAGES[-1],
         objects: Objects = "unnamed",
         prompts: str | None = None,
         overwrite: bool = False,
@@ -106,7 +105,7 @@ class DescribeObjects(LibraryOperator[Choice]):
             server: the URL of an OpenAI-compatible server, to which pictures are sent
             key_variable: the environment variable with its key, where the run takes place
             field: the frame field with the masks, without `frames.`
-            stages: whose descriptions become expressions; the one over the video by default
+            result: the stage whose description becomes an expression: "object", "scene", "video", or "all"
             objects: "unnamed" or "all"
             prompts: a file of prompts to use instead of the package's own
             overwrite: describe anew what is described already
@@ -120,7 +119,7 @@ class DescribeObjects(LibraryOperator[Choice]):
             "server": server,
             "key_variable": key_variable,
             "field": field,
-            "stages": None if stages is None else list(stages),
+            "result": result,
             "objects": objects,
             "prompts": prompts,
             "overwrite": overwrite,
@@ -140,8 +139,7 @@ class DescribeObjects(LibraryOperator[Choice]):
         _add_chat(inputs, choice)
         forms.dropdown(inputs, "field", {name: name for name in known}, default=choice.field, label="Masks", space=6)
         forms.dropdown(inputs, "objects", WHICH, default="unnamed", label="Objects", space=6)
-        shown = choice.stages[0] if len(choice.stages) == 1 else ALL
-        forms.dropdown(inputs, "stages", RESULTS, default=shown, label="Expressions that describe the object")
+        forms.dropdown(inputs, "result", RESULTS, default=STAGES[-1], label="Expressions that describe the object")
         inputs.str(
             "prompts",
             label="File of prompts on the server of the App",
@@ -161,7 +159,7 @@ class DescribeObjects(LibraryOperator[Choice]):
             samples,
             open_chat(choice.model, server=choice.server, key_variable=choice.key_variable),
             field=choice.field or GROUND_TRUTH,
-            stages=choice.stages,
+            stages=STAGES if choice.result == ALL else [cast(Stage, choice.result)],
             objects=choice.objects,
             prompts=choice.prompts,
             expressions_field=EXPRESSIONS,

@@ -318,3 +318,17 @@ def test_a_server_that_breaks_down_on_the_way(videos, monkeypatch) -> None:
     stored = videos.get_run_info("describe_ground_truth").config.model
     assert stored["url"] == server.address
     assert "s3cret" not in f"{stored} {videos.first().to_dict()} {report}"
+
+
+def test_fields_whose_expressions_tell_which_frames_they_cover(videos) -> None:
+    sample = videos.first()
+    found = boxes([(2, 3), (2, 4), (2, 5), (2, 6)], SIZE)
+    found[0] = False
+    (human,) = fields.read_expressions(sample)
+    fields.write_masklets(sample, "model", [masklet(found, expression=human)])
+    assert rv.describe_objects(videos.limit(1), agreeing(), field="model", objects="all").num_expressions == 1
+    named, generated = fields.read_masklets(videos.first(), "model")
+    assert (named.frames, generated.frames) == ((0, 1, 2, 3), (1, 2, 3))
+    assert generated.expression.text == "the red disc that rolls to the tree"
+    assert generated.masks == named.masks[1:]
+    assert fields.stale_expressions(videos.first(), "model") == set()

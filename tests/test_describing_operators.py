@@ -36,13 +36,13 @@ def test_a_run_describes_and_reports(video):
     with chat_server(
         said("a car"), said("A car."), said("CONSISTENT"), said("the car"), (400, "too large")
     ) as server:
-        result = describe(video, server=server.address, model="m", stages="all").result
+        result = describe(video, server=server.address, model="m", result="all").result
         assert result["num_failed"] == 1
         assert result["failures"][0]["file"].endswith("a.mp4, object 7")
         assert "too large" in result["failures"][0]["reason"]
         assert "0 expressions written of 0 objects" in texts(outputs("describe_objects", result))
         server.script[:] = [said("the car that waits")]
-        result = describe(video, server=server.address, model="m", stages="all").result
+        result = describe(video, server=server.address, model="m", result="all").result
     json.dumps(result)
     assert (result["num_expressions"], result["num_objects"], result["failures"]) == (3, 1, [])
     assert "3 expressions written of 1 objects" in texts(outputs("describe_objects", result))
@@ -54,7 +54,7 @@ def test_a_run_describes_and_reports(video):
 def test_from_python(video):
     with chat_server(said("consistent")) as server:
         operator = foo.get_operator(uri("describe_objects"))
-        result = operator(video, "m", server=server.address, stages=["object"]).result
+        result = operator(video, "m", server=server.address, result="object").result
     assert result["num_expressions"] == 1
     assert len(server.requests) == 3
 
@@ -62,12 +62,11 @@ def test_from_python(video):
 def test_the_form_says_where_pictures_go(video):
     shown = form(video)
     assert shown["field"]["default"] == "ground_truth"
-    assert shown["stages"]["default"] == "video"
+    assert shown["result"]["default"] == "video"
     assert "privacy" not in shown
     assert "key_variable" not in shown
-    shown = form(video, server="https://example.org/v1", stages=["object", "video"])
+    shown = form(video, server="https://example.org/v1")
     assert "will be sent to https://example.org/v1" in texts(shown["privacy"])
-    assert shown["stages"]["default"] == "all"
     assert "key_variable" in shown
     assert shown["server"]["invalid"] is False
     refused = form(video, server="https://me:s3cret@example.org/v1")["server"]
@@ -78,5 +77,10 @@ def test_the_form_says_where_pictures_go(video):
 def test_a_target_without_masks(dataset):
     dataset.add_sample(fo.Sample(filepath="/videos/a.mp4"))
     assert "has no masks" in texts(form(dataset)["field"])
+    with pytest.raises(ExecutionError, match="has no masks"):
+        describe(dataset, model="m")
+
+
+def test_a_model_that_is_not_there(video):
     with pytest.raises(ExecutionError, match="neither a folder nor a repository"):
-        describe(dataset, model="/nowhere")
+        describe(video, model="/nowhere")
