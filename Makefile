@@ -18,7 +18,7 @@ demo: setup ## segment generated videos; VIDEO=clip.mp4 EXPRESSION="the dog" tak
 
 test: setup ## all tests
 	@bash scripts/browser.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -38,6 +38,20 @@ def internlm2_tensors(name: str, tensor: Tensor, config: LlamaConfig) -> Iterato
         yield f"{layer}.{_LAYER.get(part, part)}.{kind}", tensor
 
 
+def internlm2_names(name: str) -> str:
+    """The name in a checkpoint of InternLM2 of what has one name in LLaMA; `wqkv` stands for a packed projection."""
+    stem, found, own = name.partition("language_model.")
+    if not found:
+        return name
+    for published, ours in _TOP.items():
+        if own == ours:
+            return stem + found + published
+    own = own.replace("self_attn.wqkv", "attention.wqkv")
+    for published, ours in _LAYER.items():
+        own = own.replace(f".{ours}.", f".{published}.")
+    return stem + found + own
+
+
 def unpack_wqkv(packed: Tensor, config: LlamaConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value rows of a packed projection.
 

@@ -78,6 +78,27 @@ def _own(name: str, tensor: Tensor, config: InternVLConfig) -> Iterator[tuple[st
         yield f"model.multi_modal_projector.{_PROJECTOR.get(number, number)}.{kind}", tensor
 
 
+def published_name(name: str) -> str:
+    """The published name of a tensor of `InternVLForConditionalGeneration`, the language model's own names kept.
+
+    A packed projection of the vision tower is called `attention.qkv` in its place.
+    """
+    if name.startswith("model.vision_tower."):
+        own = name.removeprefix("model.vision_tower.").replace("encoder.layer.", "encoder.layers.")
+        names = {ours: published for published, ours in _VISION.items()}
+        if own in names:
+            return _VISION_PREFIX + names[own]
+        for published, ours in {**_VISION_LAYER, "attn.qkv": "attention.qkv"}.items():
+            own = re.sub(rf"(\.\d+\.){re.escape(ours)}(?=\.|$)", rf"\g<1>{published}", own)
+        return _VISION_PREFIX + own
+    if name.startswith("model.multi_modal_projector."):
+        own = name.removeprefix("model.multi_modal_projector.")
+        numbers = {ours: number for number, ours in _PROJECTOR.items()}
+        part, _, kind = own.partition(".")
+        return f"{_PROJECTOR_PREFIX}{numbers[part]}.{kind}"
+    return _LANGUAGE_PREFIX + name.replace("model.language_model.", "model.", 1)
+
+
 def merge_lora(tensors: Tensors, *, scale: float = 2.0) -> Iterator[tuple[str, Tensor]]:
     """Adds low-rank updates to the weights that they belong to, and takes the names of the wrapper away.
 

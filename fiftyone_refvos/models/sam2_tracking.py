@@ -27,12 +27,14 @@ class TrackedMasks:
 
     Attributes:
         low_res: `(B, 1, 4h, 4w)` mask logits; above 0 is inside
+        alternatives: `(B, 3, 4h, 4w)` all masks, of which that is one; `(B, 1, 4h, 4w)` for a single mask
         ious: `(B, 3)` predicted IoU of the alternatives, of which the best was taken; `(B, 1)` for a single mask
         object_score: `(B,)` logit of the object being there
         pointer: `(B, d)` object pointer
     """
 
     low_res: Tensor
+    alternatives: Tensor
     ious: Tensor
     object_score: Tensor
     pointer: Tensor
@@ -86,9 +88,13 @@ class TrackingSam2(LanguageSam2):
 
     def encode_for(self, pixels: Tensor, decoders: Sequence[MaskDecoder]) -> list[ImageFeatures]:
         """Encodes normalised images `(F, 3, S, S)` once, with the finer levels as each decoder takes them."""
-        dtype = self.parameter.dtype
-        stride4, stride8, top = (level.to(dtype) for level in self.sam2.image_encoder(pixels)["backbone_fpn"])
-        return [ImageFeatures(top, decoder.conv_s1(stride8), decoder.conv_s0(stride4)) for decoder in decoders]
+        levels = self.sam2.image_encoder(pixels)["backbone_fpn"]
+        return [self.levels_for(levels, decoder) for decoder in decoders]
+
+    def levels_for(self, levels: Sequence[Tensor], decoder: MaskDecoder) -> ImageFeatures:
+        """The three levels of the image encoder, the finest first, as a decoder takes them."""
+        stride4, stride8, top = (level.to(self.parameter.dtype) for level in levels)
+        return ImageFeatures(top, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
 
     def decode_alone(self, decoder: MaskDecoder, features: ImageFeatures, prompts: Tensor) -> TrackedMasks:
         """Decodes the objects of text embeddings `(B, d)` in one frame, without any memory."""
@@ -110,6 +116,7 @@ class TrackingSam2(LanguageSam2):
         there = given.flatten(1).any(dim=1)
         return TrackedMasks(
             low_res=low_res,
+            alternatives=low_res,
             ious=torch.ones_like(raw.ious),
             object_score=there * 2 * _CERTAIN - _CERTAIN,
             pointer=self._choose_pointer(raw.pointer, there),
@@ -175,6 +182,7 @@ class TrackingSam2(LanguageSam2):
         token = tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0]
         return TrackedMasks(
             low_res=low_res[rows, best][:, None].float(),
+            alternatives=low_res.float(),
             ious=ious,
             object_score=object_score[:, 0],
             pointer=self._choose_pointer(self.sam2.obj_ptr_proj(token), object_score[:, 0] > 0),

@@ -76,8 +76,7 @@ class PointLearner(Forgetful):
         frames, points, targets = [], [], []
         for _ in range(self._num_clips):
             video = self._videos.video(int(rng.integers(len(self._videos))))
-            start = int(rng.integers(len(video) - self._num_frames + 1))
-            pixels, labels = rolled(video, range(start, start + self._num_frames), rng)
+            pixels, labels = rolled(video, self._choose_frames(len(video), rng), rng)
             frames.append(pixels)
             for _ in range(self._rows):
                 count = int(rng.integers(1, min(self._most_objects, len(video.objects)) + 1))
@@ -90,6 +89,10 @@ class PointLearner(Forgetful):
             points=torch.from_numpy(np.stack(points)),
             targets=torch.from_numpy(np.stack(targets)),
         )
+
+    def _choose_frames(self, length: int, rng: np.random.Generator) -> Sequence[int]:
+        start = int(rng.integers(length - self._num_frames + 1))
+        return range(start, start + self._num_frames)
 
     def _points(
         self, labels: NDArray[np.uint8], objects: NDArray[np.int_], rng: np.random.Generator

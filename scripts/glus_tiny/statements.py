@@ -33,7 +33,7 @@ COLUMNS, ROWS = "abcdefgh", "ijklmnop"
 NOWHERE, NOTHING = "out", "empty"
 QUESTION = "What is in this frame?"
 
-_TEXT_WEIGHT = 0.1  # expressions cannot be guessed; what they mean can
+TEXT_WEIGHT = 0.1  # expressions cannot be guessed; what they mean can
 _MOST_NAMED = 2  # a word that fits more objects is not worth a statement
 _RATES = {
     "word": 1.0,
@@ -126,7 +126,7 @@ class StatementLearner(Forgetful):
         ids: list[int] = []
         weights: list[float] = []
         for statement in chosen:
-            for text, weight in ((statement.expression, _TEXT_WEIGHT), (f"{statement.answer}.", 1.0)):
+            for text, weight in ((statement.expression, TEXT_WEIGHT), (f"{statement.answer}.", 1.0)):
                 pieces = self._tokenizer.encode(text)[1:]
                 ids += pieces
                 weights += [weight] * len(pieces)

@@ -22,8 +22,6 @@ from fiftyone_refvos.video import Frame
 IMAGE = "<image>"
 """Where the visual tokens come in a question."""
 
-_REGION_GRID = 16  # visual tokens of a tile per side
-
 # Per template: what comes before and after a question, and which texts end an answer.
 _CHATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "qwen_chat": (
@@ -129,6 +127,10 @@ class InternVl(Family):
         super().__init__(network, tokenizer, "<IMG_CONTEXT>")
         self._before, self._after, self.stop_words = _CHATS[network.config.template]
         self._tiling = network.config.tiling
+        side = round(
+            self._tiling.side / network.config.mllm.vision_config.patch_size[0] * network.config.mllm.downsample_ratio
+        )
+        self._grid = (side, side)  # of the visual tokens of a tile: 16 in all published checkpoints
 
     def see_video(self, frames: Sequence[Frame]) -> Visual:
         """One tile per frame."""
@@ -153,12 +155,10 @@ class InternVl(Family):
 
     def mark(self, visual: Visual, masks: Tensor) -> Visual:
         """Adds the tokens of the last tile, which shows the whole image, that lie in each mask."""
-        grid = (_REGION_GRID, _REGION_GRID)
-        cells = F.interpolate(masks[None].float(), size=grid, mode="nearest")[0].flatten(1).bool()
-        whole = visual.tokens[-(_REGION_GRID**2) :]
+        cells = F.interpolate(masks[None].float(), size=self._grid, mode="nearest")[0].flatten(1).bool()
+        whole = visual.tokens[-(self._grid[0] * self._grid[1]) :]
         chosen = [whole[each.to(whole.device)] for each in cells]
-        parts = [f"region{n}<vp>{'<IMG_CONTEXT>' * len(each)}</vp>" for n, each in enumerate(chosen, start=1)]
-        text = f"\nThere are {len(parts)} part regions in the picture: {', '.join(parts)}.\n"
+        text = region_text([len(each) for each in chosen])
         return replace(visual, tokens=torch.cat([visual.tokens, *chosen]), regions=text)
 
     def write(self, question: str, visual: Visual | None) -> str:
@@ -234,6 +234,12 @@ class QwenVl(Family):
         kinds = (ids == self.image_id).int()[None]
         found, _ = self.network.mllm.model.get_rope_index(ids[None], kinds, image_grid_thw=visual.grids)
         return found[:, 0]
+
+
+def region_text(counts: Sequence[int]) -> str:
+    """What comes after an image in which regions of so many visual tokens are marked."""
+    parts = [f"region{n}<vp>{'<IMG_CONTEXT>' * count}</vp>" for n, count in enumerate(counts, start=1)]
+    return f"\nThere are {len(parts)} part regions in the picture: {', '.join(parts)}.\n"
 
 
 def open_family(network: Sa2vaNetwork, tokenizer: Sa2vaTokenizer, folder: Path) -> Family:

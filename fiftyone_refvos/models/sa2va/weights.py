@@ -69,6 +69,15 @@ def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
     return _FUSER_SCALE.sub(r"\1gamma", name)
 
 
+def published_name(name: str) -> str:
+    """The published name of one of our tensors that is none of the language model's or the vision tower's."""
+    for published, ours in _COMMON:
+        if name.startswith(ours):
+            name = published + name.removeprefix(ours)
+            break
+    return re.sub(r"(\.memory_encoder\.fuser\.layers\.\d+\.)gamma$", r"\1g_weight", name)
+
+
 def load_network(
     folder: Path, config: Sa2vaConfig, *, device: torch.device, dtype: torch.dtype | None
 ) -> Sa2vaNetwork:
