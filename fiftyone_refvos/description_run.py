@@ -161,7 +161,12 @@ class _Video:
 
     def _is_unnamed(self, track: ObjectTrack) -> bool:
         """Whether nothing names an object but what an earlier call has written."""
-        return track.expression_ids <= {*self.generated.get(str(track.object_id), {}).values()}
+        return track.expression_ids <= self._own_ids(str(track.object_id))
+
+    def _own_ids(self, object_id: str) -> set[str]:
+        """The ids of the expressions that earlier calls have written of an object, also of those deleted since."""
+        record = self.records.get(object_id)
+        return {*self.generated.get(object_id, {}).values(), *(record.expressions.values() if record else ())}
 
     def describe(self, track: ObjectTrack, report: DescriptionReport) -> None:
         """Describes one object, and accounts for it."""
@@ -225,7 +230,7 @@ class _Video:
             expressions_field=self.wanted.expressions_field,
         )
         named = {ids[each.stage]: each.text for each in expressions}
-        dropped = {*former.values()} - named.keys()
+        dropped = self._own_ids(object_id) - named.keys()
         if named or dropped:
             name_masks(self.sample, self.wanted.field, object_id, named, dropped)
         self.texts += named.values()

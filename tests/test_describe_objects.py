@@ -332,3 +332,23 @@ def test_fields_whose_expressions_tell_which_frames_they_cover(videos) -> None:
     assert generated.expression.text == "the red disc that rolls to the tree"
     assert generated.masks == named.masks[1:]
     assert fields.stale_expressions(videos.first(), "model") == set()
+
+
+def test_an_expression_that_was_deleted_is_not_written_again(videos) -> None:
+    rv.describe_objects(videos, agreeing())
+    sample = videos.first()
+    del sample.expressions.detections[1]
+    sample.save()
+    chat = agreeing()
+    assert rv.describe_objects(videos, chat).num_skipped == 4
+    assert not chat.asked
+    assert [each.expression_id for each in expressions(videos)] == ["0", "2", "0", "1", "2"]
+    rv.describe_objects(videos, chat, overwrite=True)
+    assert [each.expression_id for each in expressions(videos)][:3] == ["0", "2", "3"]
+    assert [each[:2] for each in masks(videos.first())] == [("1", "0"), ("2", "3"), ("3", "2")]
+
+
+def test_images_are_refused(dataset) -> None:
+    dataset.add_sample(fo.Sample(filepath="/images/a.png"))
+    with pytest.raises(FieldError, match="holds image samples: pass the video dataset"):
+        rv.describe_objects(dataset, agreeing())
