@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fiftyone_refvos import demo
 from fiftyone_refvos.ask import AskReport, ask, caption, caption_regions
 from fiftyone_refvos.comparison import Comparison, compare
+from fiftyone_refvos.describe import DescriptionReport, describe_objects
 from fiftyone_refvos.evaluate import evaluate
 from fiftyone_refvos.failure_analysis import find_failures, show_failures
 from fiftyone_refvos.import_predictions import ImportReport, import_predictions
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AskReport",
     "Comparison",
+    "DescriptionReport",
     "FieldExistsError",
     "ImportReport",
     "KeyFrameImport",
@@ -65,6 +67,7 @@ __all__ = [
     "caption_regions",
     "compare",
     "demo",
+    "describe_objects",
     "evaluate",
     "export_frame_scores",
     "export_key_frames",

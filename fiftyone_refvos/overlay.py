@@ -79,8 +79,13 @@ def draw_masks(frame: Frame, masks: BoolArray, colors: ArrayLike, alpha: float =
     for mask, color in zip(masks, colors, strict=True):
         drawn[mask] = np.round((1 - alpha) * drawn[mask] + alpha * color)
     for mask, color in zip(masks, colors, strict=True):
-        drawn[_contour(mask, width=max(1, round(min(mask.shape) / 240)))] = color
+        drawn[_contour(mask, contour_width(mask.shape))] = color
     return drawn
+
+
+def contour_width(size: tuple[int, ...]) -> int:
+    """How many pixels wide contours are drawn in a frame of a size (H, W)."""
+    return max(1, round(min(size) / 240))
 
 
 def write_video(

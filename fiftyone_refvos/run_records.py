@@ -96,21 +96,17 @@ def recorded(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:
     return dict(dataset.get_run_info(key).config.model) if dataset.has_run(key) else None
 
 
-def record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any]) -> None:
-    """Records what made the key frames of a field, instead of what did before."""
-    _record(dataset, key, identity, _SELECTION)
+def record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any], *, method: str = _SELECTION) -> None:
+    """Records under a key what made something, instead of what did before: key frames, unless `method` says else."""
+    if dataset.has_run(key):
+        dataset.delete_run(key)
+    dataset.register_run(key, dataset.init_run(method=method, model=dict(identity)))
 
 
 def record_answers(dataset: fo.Dataset, key: str, identity: Mapping[str, Any]) -> None:
     """Records what writes the answers of a field, instead of what did before; a run that goes on keeps its record."""
     if recorded(dataset, key) != dict(identity):
-        _record(dataset, key, identity, _ANSWERS)
-
-
-def _record(dataset: fo.Dataset, key: str, identity: Mapping[str, Any], method: str) -> None:
-    if dataset.has_run(key):
-        dataset.delete_run(key)
-    dataset.register_run(key, dataset.init_run(method=method, model=dict(identity)))
+        record(dataset, key, identity, method=_ANSWERS)
 
 
 def save_report(dataset: fo.Dataset, label_field: str, report: SegmentReport) -> None:

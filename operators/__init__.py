@@ -8,6 +8,7 @@ from typing import Any
 
 from .ask_model import AskModel
 from .compare_models import CompareModels
+from .describe_objects import DescribeObjects
 from .evaluate_masklets import EvaluateMasklets
 from .export_masklets import ExportMasklets
 from .find_failures import FindFailures
@@ -30,6 +31,7 @@ OPERATORS = (
     CompareModels,
     Vote,
     MakePseudoLabels,
+    DescribeObjects,
     TrainModel,
     LoadAdapter,
     SelectKeyFrames,

@@ -6,7 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fiftyone_refvos.cli import asking, exchanging, keeping, key_frames, measuring, segmenting, training, voting
+from fiftyone_refvos.cli import (
+    asking,
+    describing,
+    exchanging,
+    keeping,
+    key_frames,
+    measuring,
+    segmenting,
+    training,
+    voting,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_ask(verbs)
     measuring.add_evaluate(verbs)
     measuring.add_pseudo_labels(verbs)
+    describing.add_describe(verbs)
     measuring.add_find_failures(verbs)
     measuring.add_compare(verbs)
     voting.add_vote(verbs)

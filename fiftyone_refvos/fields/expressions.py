@@ -50,7 +50,7 @@ def read_expressions(sample: fo.Sample, prompt_field: str = EXPRESSIONS) -> list
     if stored is None:
         raise _unset(place, prompt_field)
     labels = labels_of(stored)
-    _number(place, prompt_field, labels)
+    number_labels(place, prompt_field, labels)
     shown = _shown_ids(sample, prompt_field)
     expressions = [
         Expression(label["expression_id"], _checked_text(place, prompt_field, label.get("label")))
@@ -163,30 +163,31 @@ def _add(
     while True:  # until no other process adds one between our look and our write
         stored = read_label(place, field)
         labels = labels_of(stored)
-        _number(place, field, labels)
+        number_labels(place, field, labels)
         known = {text_of(label): label["expression_id"] for label in reversed(labels)}
         new = [text for text in texts if text not in known]
-        known |= dict(zip(new, _free_ids(labels), strict=False))
-        added = [_new_label(place, text, known[text], kind) for text in new]
+        known |= dict(zip(new, free_ids(labels), strict=False))
+        added = [new_label(place, text, known[text], kind) for text in new]
         label = {"_cls": document.__name__, inner: labels + added}
         if not new or replace_label(place, field, stored, label):
             return [Expression(known[text], text) for text in texts]
 
 
-def _new_label(place: Place, text: str, expression_id: str, kind: str) -> RawLabel:
+def new_label(place: Place, text: str, expression_id: str, kind: str) -> RawLabel:
+    """The raw label of a new expression, which holds for the whole video."""
     if place.is_video:
         support = [1, num_frames(place)]
         return fo.TemporalDetection(label=text, support=support, expression_id=expression_id, kind=kind).to_dict()
     return fo.Classification(label=text, expression_id=expression_id, kind=kind).to_dict()
 
 
-def _number(place: Place, field: str, labels: list[RawLabel]) -> None:
+def number_labels(place: Place, field: str, labels: list[RawLabel]) -> None:
     """Gives the labels without an expression id the next free ones, here and in the database."""
     without = [label for label in labels if label.get("expression_id") is None]
     if not without:
         return
     declare_expressions(place.dataset, field)
-    for label, expression_id in zip(without, _free_ids(labels), strict=False):
+    for label, expression_id in zip(without, free_ids(labels), strict=False):
         label["expression_id"] = expression_id
     changes = [
         {"sample_id": place.sample_id, "label_id": str(label["_id"]), "value": label["expression_id"]}
@@ -195,7 +196,7 @@ def _number(place: Place, field: str, labels: list[RawLabel]) -> None:
     place.dataset.set_label_values(f"{label_path(place.dataset, field)}.expression_id", changes)
 
 
-def _free_ids(labels: list[RawLabel]) -> Iterator[str]:
+def free_ids(labels: list[RawLabel]) -> Iterator[str]:
     """Numbers above all that are taken, from "0" on as in the published datasets."""
     taken = [int(label["expression_id"]) for label in labels if str(label.get("expression_id")).isdecimal()]
     return map(str, count(max(taken, default=-1) + 1))

@@ -76,7 +76,7 @@ def read_objects(
             if exact:
                 check_size(place, name, number, detection, mask_of(place, detection), canvas)
             expression_id = detection.get("expression_id")
-            key = (_identity(detection, position), expression_id)
+            key = (identity_of(detection, position), expression_id)
             naming = set() if expression_id is None else {str(expression_id)}
             by_expression.setdefault(key, _Found(naming)).detections.setdefault(number, detection)
     objects: dict[object, list[_Found]] = {}
@@ -90,7 +90,7 @@ def read_objects(
     return [found.finish(place, list(frames), size, canvas, empty) for same in objects.values() for found in same]
 
 
-def _identity(detection: Mapping[str, object], position: int) -> tuple[object, ...]:
+def identity_of(detection: Mapping[str, object], position: int) -> tuple[object, ...]:
     """What tells the object of a raw detection from others."""
     for name in ("object_id", "index"):
         if detection.get(name) is not None:

@@ -1,0 +1,175 @@
+"""A chat model behind a server that speaks OpenAI's protocol, such as vLLM, SGLang, llama.cpp or a paid service.
+
+Pictures go to the URL that is given and nowhere else: redirects are refused, and proxies of the environment unused.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from fiftyone_refvos.describing.chat import ChatError, excerpt
+from fiftyone_refvos.video import Frame
+
+_PIECE = 1 << 16
+_TOO_MANY = 429  # the one refusal that is worth another attempt
+
+
+class _RetryError(Exception):
+    """An attempt failed in a way that another one may not."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: it could lead the pictures, and the key, to somebody else."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class ServerChat:
+    """Asks an OpenAI-compatible server.
+
+    Attributes:
+        url: up to and with `/v1`, e.g. "http://127.0.0.1:8000/v1"; `/chat/completions` is added
+        model: as the server calls it
+        key_variable: the environment variable that holds the key, if the server wants one; the key itself is read at
+            every request, and kept nowhere
+        timeout: seconds that one attempt may take
+        attempts: how often a question is sent that gets no answer in time, a broken connection, an error of the
+            server (5xx, and 429: too many requests), or junk; any other refusal ends it at once
+        backoff: seconds before the second attempt; twice as many before every further one
+        max_tokens: of an answer
+        temperature: of the sampling; 0 for the most likely answer
+
+    Raises:
+        ValueError: for a URL that is none or holds a secret, and numbers that make no sense
+    """
+
+    url: str
+    model: str
+    key_variable: str | None = None
+    timeout: float = 120.0
+    attempts: int = 4
+    backoff: float = 1.0
+    max_tokens: int = 512
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{self.url!r} is no URL of a server: it looks like 'http://127.0.0.1:8000/v1'")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                f"the URL of {parts.hostname} holds more than an address, and would be kept in run records: put the "
+                "key into an environment variable, and pass its name as key_variable"
+            )
+        if self.attempts < 1 or self.timeout <= 0 or self.backoff < 0 or self.max_tokens < 1:
+            raise ValueError("attempts, timeout and max_tokens must be positive, and backoff not negative")
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells it from others; how patient it is changes no answer, and the key is nobody's business."""
+        return {
+            "chat": "server",
+            "url": self.url.rstrip("/"),
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
+
+    def ask(self, images: Sequence[Frame], text: str) -> str:
+        """Sends a question, as often as need be.
+
+        Raises:
+            ChatError: if the server refuses it, or no attempt gets an answer
+        """
+        request = self._request(images, text)
+        problem = ""
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(self.backoff * 2 ** (attempt - 1))
+            try:
+                return _content(self._send(request))
+            except _RetryError as error:
+                problem = str(error)
+        raise ChatError(f"{self._address} gave no answer in {self.attempts} attempts; the last one: {problem}")
+
+    @property
+    def _address(self) -> str:
+        return f"{self.url.rstrip('/')}/chat/completions"
+
+    def _request(self, images: Sequence[Frame], text: str) -> urllib.request.Request:
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _data_url(each)}} for each in images
+        ]
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": [*content, {"type": "text", "text": text}]}],
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.key_variable is not None:
+            key = os.environ.get(self.key_variable)
+            if not key:
+                raise ChatError(f"the environment variable {self.key_variable}, which is to hold the key, is not set")
+            headers["Authorization"] = f"Bearer {key}"
+        return urllib.request.Request(self._address, json.dumps(body).encode(), headers, method="POST")
+
+    def _send(self, request: urllib.request.Request) -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+        deadline = time.monotonic() + self.timeout
+        try:
+            with opener.open(request, timeout=self.timeout) as response:
+                pieces = []
+                while piece := response.read1(_PIECE):
+                    pieces.append(piece)
+                    if time.monotonic() > deadline:
+                        raise TimeoutError
+                return b"".join(pieces)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = excerpt(error.read(_PIECE).decode(errors="replace"))
+            if error.code >= 500 or error.code == _TOO_MANY:
+                raise _RetryError(f"HTTP {error.code}: {said}") from error
+            if error.code < 400:
+                where = error.headers.get("Location")
+                raise ChatError(
+                    f"{self._address} redirects to {where}, which is not followed: pass that URL"
+                ) from error
+            raise ChatError(f"{self._address} refuses the question: HTTP {error.code}: {said}") from error
+        except (OSError, http.client.HTTPException) as error:  # TimeoutError and URLError are OSErrors
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise _RetryError(f"no answer within {self.timeout:g} s") from error
+            raise _RetryError(f"{type(reason).__name__}: {reason}") from error
+
+
+def _content(body: bytes) -> str:
+    """The text in an answer of a server."""
+    try:
+        content = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise _RetryError(f"junk instead of an answer: {excerpt(body.decode(errors='replace'))}") from error
+    if not isinstance(content, str) or not content.strip():
+        raise _RetryError(f"an empty answer: {content!r}")
+    return content
+
+
+def _data_url(image: Frame) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=95)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
