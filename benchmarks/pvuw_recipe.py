@@ -6,9 +6,9 @@ compared. This runs on demo videos and on a folder in the layout of MeViS, of wh
 `valid` goes into the archive.
 
 The configurations are data: a name of the zoo with its settings, or predictions of another program. By default they
-are those of the shipped glus-tiny, which differ in what the language model sees and in what is remembered, as a
-stand-in for the large models of the report; the table shows the procedure, it does not reproduce the report's
-numbers. A JSON file may hold others, see docs/voting.md for Sa2VA's.
+are the shipped sa2va-tiny with its first frames and with 5, 10 and 20 frames spread over the video, as in the report,
+and glus-tiny as the expert of another kind; the table shows the procedure, it does not reproduce the report's numbers.
+A JSON file may hold others, see docs/voting.md.
 
     python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis [--videos 6] [--configurations mine.json]
 
@@ -68,11 +68,11 @@ class Configuration:
 
 
 CONFIGURATIONS = (
-    Configuration("tiny", "glus-tiny"),
-    Configuration("tiny_center", "glus-tiny", {"clip_view": "center_crop"}),
-    Configuration("tiny_8_frames", "glus-tiny", {"context_frames": 8}),
-    Configuration("tiny_12_frames", "glus-tiny", {"context_frames": 12}),
-    Configuration("tiny_stride_1", "glus-tiny", {"memory_stride": 1}),
+    Configuration("sa2va_first_5", "sa2va-tiny"),
+    Configuration("sa2va_5", "sa2va-tiny", {"mode": "uniform", "key_frames": 5}),
+    Configuration("sa2va_10", "sa2va-tiny", {"mode": "uniform", "key_frames": 10}),
+    Configuration("sa2va_20", "sa2va-tiny", {"mode": "uniform", "key_frames": 20}),
+    Configuration("glus", "glus-tiny"),
 )
 
 
@@ -186,7 +186,7 @@ def _introduction() -> list[str]:
     return [
         f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the "
         "procedure of the challenge report, not its numbers.",
-        "glus-tiny is no match for the MeViS miniature, whose drawings and sentences it was not trained on.",
+        "The shipped models are no match for the MeViS miniature, whose drawings and sentences they were not trained on.",
     ]
 
 
@@ -200,8 +200,10 @@ def main() -> None:
     """Runs the recipe on both datasets, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mevis", type=Path, required=True, help="a folder in the layout of MeViS")
-    parser.add_argument("--videos", type=int, default=6, help="number of demo videos (default: %(default)s)")
-    parser.add_argument("--configurations", type=Path, help="a JSON file instead of the settings of glus-tiny")
+    parser.add_argument(
+        "--videos", type=int, default=6, help="number of demo videos, of the test split (default: %(default)s)"
+    )
+    parser.add_argument("--configurations", type=Path, help="a JSON file instead of the shipped models")
     parser.add_argument("--folder", type=Path, help="for videos and archives (default: a temporary one)")
     options = parser.parse_args()
     given = options.configurations
