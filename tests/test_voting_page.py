@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.pvuw_recipe import CONFIGURATIONS, Configuration, read_configurations
+from benchmarks.pvuw_recipe import CONFIGURATIONS, RESULTS, VOTES, Configuration, read_configurations
 from fiftyone_refvos.ensemble import Rule, vote
 from fiftyone_refvos.models.glus.config import GlusInference
 from fiftyone_refvos.models.registry import MODELS
@@ -26,9 +26,17 @@ def test_the_example_of_configurations_can_be_read_and_loaded():
     for each in models:
         assert each.model in MODELS
         assert Sa2vaInference(**each.settings).mode == "uniform"
+    inference = {"sa2va-tiny": Sa2vaInference, "glus-tiny": GlusInference}
     for each in CONFIGURATIONS:
         assert each.model in MODELS
-        GlusInference(**each.settings)
+        inference[each.model](**each.settings)
+
+
+def test_the_committed_table_is_of_the_configurations():
+    result = json.loads((RESULTS / "pvuw_recipe.json").read_text(encoding="utf-8"))
+    assert tuple(Configuration(**each) for each in result["configurations"]) == CONFIGURATIONS
+    for found in result["datasets"].values():
+        assert [*found["rows"]] == [*(each.field for each in CONFIGURATIONS), *VOTES]
 
 
 def test_configurations_are_checked():
