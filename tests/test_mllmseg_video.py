@@ -188,6 +188,8 @@ def test_settings_that_masks_depend_on_are_told_apart() -> None:
     assert key_frame_segmenter(3).identity == of_images | {"over_time": "memory", "candidates": 3}
     with pytest.raises(ValueError, match="candidates is 0"):
         MllmsegVideoInference(candidates=0)
+    with pytest.raises(ValueError, match="rejected='kept' has no meaning with over_time='memory'"):
+        MllmsegVideoInference(over_time="memory", rejected="kept")
     with pytest.raises(ValueError, match="over_time is 'never'"):
         MllmsegVideoInference(over_time="never")  # type: ignore[arg-type]
 
