@@ -303,8 +303,8 @@ def test_regions_that_a_view_does_not_show_are_left_alone(images: fo.Dataset) ->
     assert rv.caption_regions(view, saying(COLOUR), regions_field="boxes", overwrite=True).num_answers == 1
     assert images.values("boxes.detections.caption") == [["A red ball.", "It is red."], None]
     assert images.values("boxes.detections.label")[0] == ["m", "b"]
+    other = saying(COLOUR, checkpoint="/weights/other")
     with pytest.raises(rv.FieldExistsError, match="holds 1 answers about others than these"):
-        other = saying(COLOUR, checkpoint="/weights/other")
         rv.caption_regions(view, other, regions_field="boxes", overwrite=True)
 
 
@@ -380,5 +380,6 @@ def test_a_turned_picture_is_asked_about_as_it_is_displayed(dataset: fo.Dataset,
     rv.ask(dataset, sa2va, "Where is it?", answer_field="said", label_field="where")
     expected = chat(sa2va).about_image(read_image(path), "Where is it?").masks[0]
     (mask,) = fields.read_regions(dataset.first(), "where", (80, 48)).values()
+    assert isinstance(mask, np.ndarray)
     assert expected.shape == (80, 48)
     assert np.array_equal(mask, expected)
