@@ -331,7 +331,7 @@ def test_points_outside_of_an_image_are_named_and_its_other_regions_are_captione
 
 
 def test_a_mask_without_a_phrase_is_labelled_alike_in_images_and_videos(images: fo.Dataset) -> None:
-    sa2va, question = saying(SEGMENTED), "<image>\n Please segment the ball. "
+    sa2va, question = saying(SEGMENTED), "\n Please segment the ball. "
     rv.ask(images, sa2va, question, answer_field="said", label_field="ball")
     assert images.distinct("ball.detections.label") == ["Please segment the ball."]
     rv.caption(images, sa2va, caption_field="described", label_field="things")

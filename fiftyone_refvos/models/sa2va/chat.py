@@ -35,7 +35,7 @@ UNNAMED = "thing"
 
 def label_without_phrase(question: str) -> str:
     """The label of what an answer shows without a phrase: the question, in images and videos alike."""
-    return question.replace(IMAGE, "").strip() or UNNAMED
+    return question.strip()
 
 
 @dataclass(frozen=True)
