@@ -121,6 +121,33 @@ def test_the_key_is_sent_and_kept_nowhere(monkeypatch) -> None:
         chat.ask([], "?")
 
 
+def test_white_space_around_the_key_is_not_sent(monkeypatch) -> None:
+    monkeypatch.setenv("SOME_KEY", " s3cret\n")
+    with chat_server(said("a dog")) as server:
+        assert asking(server.address, key_variable="SOME_KEY").ask([], "?") == "a dog"
+    assert server.requests[0][1]["Authorization"] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize("key", ["s3cret\nmore", "s3cret\x7f", "s3crét"])
+def test_a_key_that_no_header_can_hold_is_refused_without_telling_it(monkeypatch, key) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with chat_server(said("a dog")) as server:
+        with pytest.raises(ChatError, match="SOME_KEY holds characters that no key has") as refused:
+            asking(server.address, key_variable="SOME_KEY").ask([], "?")
+        assert not server.requests
+    assert "s3cr" not in str(refused.value)
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+def test_a_key_that_the_server_repeats_is_not_told(monkeypatch, status) -> None:
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    with chat_server((status, "http://wrong/" + "s3cret" * 40)) as server, pytest.raises(ChatError) as refused:
+        asking(server.address, key_variable="SOME_KEY", attempts=2).ask([], "?")
+    assert "http://wrong/******" in str(refused.value)
+    assert "s3cr" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
