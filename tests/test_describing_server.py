@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import time
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
@@ -49,6 +51,30 @@ def test_junk_is_asked_again(junk) -> None:
     with chat_server((200, junk), said("a dog")) as server:
         assert asking(server.address).ask([], "?") == "a dog"
     assert len(server.requests) == 2
+
+
+def test_an_answer_that_was_cut_off_is_an_error_that_names_the_limit() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "a red"}, "finish_reason": "length"}]})
+    with chat_server((200, body)) as server:
+        with pytest.raises(ChatError, match="raise max_tokens of ServerChat, which is 7"):
+            asking(server.address, max_tokens=7).ask([], "?")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_an_error_whose_body_breaks_off_is_tried_again(monkeypatch, status) -> None:
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_header", _announce_more)
+    with chat_server((status, "oops")) as server:
+        with pytest.raises(ChatError, match=f"2 attempts.*HTTP {status}: 'the reason did not arrive"):
+            asking(server.address, attempts=2).ask([], "?")
+        assert len(server.requests) == 2
+
+
+_send_header = BaseHTTPRequestHandler.send_header
+
+
+def _announce_more(self: BaseHTTPRequestHandler, name: str, value: str) -> None:
+    _send_header(self, "Transfer-Encoding" if name == "Content-Length" else name, "chunked")
 
 
 def test_attempts_are_bounded_and_the_last_problem_is_told() -> None:

@@ -103,7 +103,7 @@ class ServerChat:
             if attempt:
                 time.sleep(self.backoff * 2 ** (attempt - 1))
             try:
-                return _content(self._send(request, key), key)
+                return self._content(self._send(request, key), key)
             except _RetryError as error:
                 problem = str(error)
         raise ChatError(f"{self._address} gave no answer in {self.attempts} attempts; the last one: {problem}")
@@ -153,8 +153,7 @@ class ServerChat:
                         raise TimeoutError
                 return b"".join(pieces)
         except urllib.error.HTTPError as error:  # is no cause of what is raised: its text is the server's
-            with error:
-                said = excerpt(_hidden(error.read(_PIECE).decode(errors="replace"), key))
+            said = excerpt(_hidden(_complaint(error), key))
             if error.code >= 500 or error.code == _TOO_MANY:
                 raise _RetryError(f"HTTP {error.code}: {said}") from None
             if error.code < 400:
@@ -169,23 +168,36 @@ class ServerChat:
                 raise _RetryError(f"no answer within {self.timeout:g} s") from error
             raise _RetryError(_hidden(f"{type(reason).__name__}: {reason}", key)) from error
 
+    def _content(self, body: bytes, key: str | None) -> str:
+        """The text in an answer of the server."""
+        try:
+            choice = json.loads(body)["choices"][0]
+            content, reason = choice["message"]["content"], choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            said = excerpt(_hidden(body.decode(errors="replace"), key))
+            raise _RetryError(f"junk instead of an answer: {said}") from error
+        if reason == "length":
+            raise ChatError(
+                f"{self._address} cut its answer off: raise max_tokens of ServerChat, which is {self.max_tokens}, or "
+                "the server's own limit of the context"
+            )
+        if not isinstance(content, str) or not content.strip():
+            raise _RetryError(f"an empty answer: {excerpt(_hidden(str(content), key))}")
+        return content
+
+
+def _complaint(error: urllib.error.HTTPError) -> str:
+    """What a server says to its refusal, as far as it arrives."""
+    with error:
+        try:
+            return error.read(_PIECE).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as broken:
+            return f"the reason did not arrive ({type(broken).__name__})"
+
 
 def _hidden(text: str, key: str | None) -> str:
     """What a server has said, without the key."""
     return text if key is None else text.replace(key, "***")
-
-
-def _content(body: bytes, key: str | None) -> str:
-    """The text in an answer of a server."""
-    try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _RetryError(
-            f"junk instead of an answer: {excerpt(_hidden(body.decode(errors='replace'), key))}"
-        ) from error
-    if not isinstance(content, str) or not content.strip():
-        raise _RetryError(f"an empty answer: {excerpt(_hidden(str(content), key))}")
-    return content
 
 
 def _data_url(image: Frame) -> str:
