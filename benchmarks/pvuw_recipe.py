@@ -7,8 +7,8 @@ compared. This runs on demo videos and on a folder in the layout of MeViS, of wh
 
 The configurations are data: a name of the zoo with its settings, or predictions of another program. By default they
 are the shipped sa2va-tiny with its first frames and with 5, 10 and 20 frames spread over the video, as in the report,
-and glus-tiny as the expert of another kind; the table shows the procedure, it does not reproduce the report's numbers.
-A JSON file may hold others, see docs/voting.md.
+and glus-tiny as the expert of another kind; the table shows the procedure, it does not reproduce the report's
+numbers. A JSON file may hold others, see docs/voting.md.
 
     python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis [--videos 6] [--configurations mine.json]
 
@@ -186,7 +186,8 @@ def _introduction() -> list[str]:
     return [
         f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the "
         "procedure of the challenge report, not its numbers.",
-        "The shipped models are no match for the MeViS miniature, whose drawings and sentences they were not trained on.",
+        "The shipped models are no match for the MeViS miniature, whose drawings and sentences they were not "
+        "trained on.",
     ]
 
 

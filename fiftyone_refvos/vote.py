@@ -63,7 +63,8 @@ def vote(
             field, whose J&F is taken; or "predicted_iou": of every expression the mean score that the member gave its
             masks, and for a member that sees nothing the mean of the others'
         expressions_field: the field with the expressions
-        overwrite: replace what the label field holds of these samples, each video once it was voted on
+        overwrite: replace what the label field holds of these samples. The masks of a video go once it was voted on;
+            one that fails keeps its old masks, but they count as unfinished, and the next call votes again
         progress: called after every video
 
     Raises:
@@ -203,7 +204,8 @@ class _Ballot:
         declare_scores(samples, self.label_field, per_frame=["agreement"], per_expression=agreement, **where)
         run_records.register(dataset, self.label_field, identity)
         if overwrite:
-            # The masks themselves go when there are new ones: a video that fails keeps what it had.
+            # Of all at once, for an interrupted run is to go on with what it has not reached. The masks themselves go
+            # when there are new ones: a video that fails keeps them, but they count as unfinished.
             fields.mark_all_unfinished(samples, self.label_field, **where)
 
     def _identity(self, dataset: fo.Dataset) -> dict[str, Any]:
@@ -230,6 +232,13 @@ class _Ballot:
         if not missing:
             return 0
         members = self._members(sample, missing)
+        if not members and not done:
+            raise fields.FieldError(
+                f"sample {sample.id} ({sample.filepath}): none of {', '.join(self.fields)} has masklets of its "
+                "expressions: segment it first"
+            )
+        if not members:  # all that was looked for is voted on
+            return 0
         try:
             outcomes = [
                 let_vote(members[each.id], rule=self.rule, weights=self._weights_of(members[each.id]))
@@ -265,11 +274,6 @@ class _Ballot:
                     f"sample {sample.id} ({sample.filepath}): {lacking[0]!r} has no masklet of expression {id_!r} "
                     f"({texts[id_]!r}), {next(iter(members))!r} has: segment it there, or leave the field out"
                 )
-        if not found:
-            raise fields.FieldError(
-                f"sample {sample.id} ({sample.filepath}): none of {', '.join(self.fields)} has masklets of its "
-                "expressions: segment it first"
-            )
         return found
 
     def _weights_of(self, members: Mapping[str, Masklet]) -> Mapping[str, float] | None:

@@ -8,7 +8,14 @@ import pytest
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import run_records
-from fiftyone_refvos.fields import FieldError, clear_field, read_frame_list, read_masklets, write_masklets
+from fiftyone_refvos.fields import (
+    FieldError,
+    clear_field,
+    finished_expressions,
+    read_frame_list,
+    read_masklets,
+    write_masklets,
+)
 from fiftyone_refvos.masklet import Expression
 from tests.fields_data import SIZE, masklet
 from tests.voting import MASKS, MEMBERS, NOTHING, NUM_FRAMES, TEXTS, add_video, square, written
@@ -173,6 +180,17 @@ def test_expressions_that_nobody_looked_for_are_passed_over(dataset):
     assert (report.num_expressions, report.failures) == (1, [])
     assert [each.expression.id for each in read_masklets(sample, "voted")] == ["0"]
     assert len(rv.most_disputed(dataset, "voted")) == 1
+    report = rv.vote(dataset, MEMBERS)
+    assert (report.num_samples, report.num_skipped, report.num_expressions, report.failures) == (0, 1, 0, [])
+
+
+def test_a_video_in_which_nobody_looked_for_anything_fails(dataset):
+    add_video(dataset, "/videos/a.mp4")
+    lonely = add_video(dataset, "/videos/b.mp4", dict.fromkeys(MEMBERS, ()))
+    for _ in range(2):
+        (failure,) = rv.vote(dataset, MEMBERS).failures
+        assert failure.sample_id == lonely.id
+        assert failure.error.endswith("none of one, two, three has masklets of its expressions: segment it first")
 
 
 def add_member(sample: fo.Sample, field: str, masks: np.ndarray, text: str = TEXTS[1]) -> None:
@@ -236,16 +254,23 @@ def test_masks_of_another_size_without_a_stored_one(dataset):
     assert "'one' are 20 x 30, those of 'two' 20 x 60 (height x width)" in report.failures[0].error
 
 
-def test_overwriting_keeps_the_masks_of_a_video_that_fails(videos):
+def test_overwriting_keeps_the_masks_of_a_video_that_fails_but_as_unfinished(videos):
     rv.vote(videos, MEMBERS)
     sample = videos.first()
     before = masks_in_database(sample)
+    lost = sample.frames[3].two
     sample.frames[3]["two"] = None
     sample.save()
     report = rv.vote(videos, MEMBERS, overwrite=True)
     assert (report.num_samples, len(report.failures)) == (1, 1)
     assert len(before) == 2 * NUM_FRAMES
     assert all(np.array_equal(*pair) for pair in zip(before, masks_in_database(sample), strict=True))
+    assert finished_expressions(sample, "voted") == set()
+    assert [each.voted_agreement for each in expressions_of(sample)] == [None, None]
+    sample.frames[3]["two"] = lost
+    sample.save()
+    report = rv.vote(videos, MEMBERS)
+    assert (report.num_samples, report.num_skipped, report.num_expressions, report.failures) == (1, 1, 2, [])
 
 
 def masks_in_database(sample: fo.Sample) -> list[np.ndarray]:
