@@ -70,7 +70,7 @@ def read_objects(
         for number, label in sorted(read_frames(place, name).items())
         if label is not None and place.contains(number)
     }
-    by_expression: dict[tuple[object, ...], _Found] = {}
+    by_expression: dict[tuple[tuple[object, ...], object], _Found] = {}
     for number, detections in frames.items():
         for position, detection in enumerate(detections):
             if detection_ids is not None and str(detection["_id"]) not in detection_ids:
