@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fiftyone_refvos import demo
-from fiftyone_refvos.ask import AskReport, ask, caption, caption_regions
+from fiftyone_refvos.ask import ask, caption, caption_regions
+from fiftyone_refvos.ask_runs import AskReport
 from fiftyone_refvos.comparison import Comparison, compare
 from fiftyone_refvos.describe import DescriptionReport, describe_objects
 from fiftyone_refvos.evaluate import evaluate

@@ -6,62 +6,28 @@ what is answered stays, what fails is listed, and a second call goes on where th
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fiftyone_refvos.ask_runs import AskReport, Written, check_former, for_each
 from fiftyone_refvos.masklet import Expression, Masklet, encode
 from fiftyone_refvos.models.registry import ANSWERING, MODELS
-from fiftyone_refvos.segment import Failure, FieldExistsError, Progress, describe
+from fiftyone_refvos.segment import FieldExistsError, Progress, describe
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `import fiftyone_refvos` should not
     import fiftyone as fo
 
     from fiftyone_refvos.models.sa2va.chat import Sa2vaChat
     from fiftyone_refvos.models.sa2va.images import ImageAnswer
-    from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
     from fiftyone_refvos.video import Frame
     from fiftyone_refvos.zoo import RefVOSModel
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class AskReport:
-    """What a run did.
-
-    Attributes:
-        field: where the answers are
-        num_samples: that got answers
-        num_answers: that were written; more than samples where each of several regions has its own
-        num_skipped: samples whose answers were all there already
-        failures: samples without new answers, each with its reason
-        seconds: duration of the run
-    """
-
-    field: str
-    num_samples: int = 0
-    num_answers: int = 0
-    num_skipped: int = 0
-    failures: list[Failure] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.num_answers} answers about {self.num_samples} samples written to '{self.field}' in "
-            f"{self.seconds:.0f} s; {self.num_skipped} samples were complete, {len(self.failures)} failed"
-        ]
-        return "\n".join([*lines, *(f"  failed: {each.filepath}: {each.error}" for each in self.failures)])
 
 
 def ask(
     samples: fo.Dataset | fo.DatasetView,
-    model: RefVOSModel | Sa2vaSegmenter | str,
+    model: RefVOSModel | str,
     question: str,
     *,
     answer_field: str,
@@ -76,12 +42,12 @@ def ask(
 
     Args:
         samples: an image or video dataset, or a view of one
-        model: of Sa2VA, from `foz.load_zoo_model` or `load_sa2va`, or its name in the zoo
+        model: of Sa2VA, from `foz.load_zoo_model`, or its name in the zoo
         question: free text
         answer_field: sample field for the answers
         label_field: field for the masks of what an answer shows, if any: of the samples, or of the frames of videos.
             A mask is labelled with its phrase, or with the question
-        overwrite: remove the answers of these samples first
+        overwrite: replace the answers of these samples, each once there is a new one
         progress: called after every sample
 
     Raises:
@@ -89,19 +55,23 @@ def ask(
         FieldError: for samples that are no images or videos, and names that cannot be fields
         FieldExistsError: if a field holds something else, or the answers of another model or to another question
     """
+    from fiftyone_refvos.models.sa2va.chat import label_without_phrase
+
     chat, identity = _open(model)
     chat.check(question)
 
     def answer_image(image: Frame) -> ImageAnswer:
         return chat.about_image(image, question)
 
-    run = _Answers(samples, identity | {"question": question}, answer_field, label_field, question)
+    run = _Answers(
+        samples, identity | {"question": question}, answer_field, label_field, label_without_phrase(question)
+    )
     return run.execute(answer_image, lambda frames: chat.about_video(frames, question), overwrite, progress)
 
 
 def caption(
     samples: fo.Dataset | fo.DatasetView,
-    model: RefVOSModel | Sa2vaSegmenter | str,
+    model: RefVOSModel | str,
     *,
     caption_field: str,
     label_field: str,
@@ -118,14 +88,16 @@ def caption(
     Raises:
         ValueError, FieldError, FieldExistsError: as `ask`
     """
+    from fiftyone_refvos.models.sa2va.chat import UNNAMED
+
     chat, identity = _open(model)
-    run = _Answers(samples, identity | {"task": "grounded caption"}, caption_field, label_field, "")
+    run = _Answers(samples, identity | {"task": "grounded caption"}, caption_field, label_field, UNNAMED)
     return run.execute(chat.describe_image, chat.describe_video, overwrite, progress)
 
 
 def caption_regions(
     samples: fo.Dataset | fo.DatasetView,
-    model: RefVOSModel | Sa2vaSegmenter | str,
+    model: RefVOSModel | str,
     *,
     regions_field: str,
     attribute: str = "caption",
@@ -134,13 +106,14 @@ def caption_regions(
 ) -> AskReport:
     """Describes every box, mask or set of points of a label field of images; the caption is an attribute of each.
 
-    Resumable: labels with a caption are left out.
+    Resumable: labels with a caption are left out, and so are those that a view does not show. A region that cannot
+    be described is listed with its sample, and does not stop the others.
 
     Args:
         samples, model, progress: as of `ask`; a model with an InternVL base
         regions_field: sample field with Detections, whose masks go before their boxes, or Keypoints
         attribute: of each label, for its caption
-        overwrite: remove the captions of these samples first
+        overwrite: replace the captions of these labels, each once there is a new one
 
     Raises:
         ValueError: for a model that answers no questions
@@ -152,25 +125,39 @@ def caption_regions(
     chat, identity = _open(model)
     _check_samples(samples)
     fields.check_label_field(attribute)
-    path = f"{fields.region_path(samples, regions_field)}.{attribute}"
-    key = run_records.answers_key(f"{regions_field}_{attribute}")
-    identity = identity | {"task": "region captions"}
-    dataset = samples._root_dataset
-    _check_former(samples, path, key, identity, overwrite=overwrite)
+    labels = fields.region_path(samples, regions_field)
+    path, key = f"{labels}.{attribute}", run_records.regions_key(regions_field, attribute)
+    identity = identity | {"task": "region captions", "path": path}
+    dataset, shown = samples._root_dataset, fields.shown_labels(samples, labels)
+
+    def among_shown(label: tuple[str, str]) -> bool:
+        return label[1] in shown.get(label[0], ())
+
+    def others() -> int:
+        return sum(not among_shown(label) for label in fields.captioned_labels(dataset, path))
+
+    check_former(dataset, path, key, identity, others, overwrite=overwrite)
     fields.declare_text(dataset, path)
-    run_records.record_answers(dataset, key, identity)
     if overwrite:
-        fields.clear_texts(samples, path)
+        fields.mark_texts_outdated(dataset, path, filter(among_shown, fields.captioned_labels(dataset, path)))
+    run_records.record_answers(dataset, key, identity)
 
-    def work(sample: fo.Sample) -> int:
-        image = read_image(sample)
-        regions = fields.read_regions(sample, regions_field, image.shape[:2], without=attribute)
-        answers = chat.describe_regions(image, list(regions.values()))
-        texts = {label_id: answer.caption for label_id, answer in zip(regions, answers, strict=True)}
+    def work(sample: fo.Sample) -> Written:
+        image = _picture(sample)
+        size = image.shape[:2]
+        regions = fields.read_regions(sample, regions_field, size, among=shown[sample.id], without=attribute)
+        masks, problems = {}, []
+        for label_id, region in regions.items():
+            try:
+                masks[label_id] = chat.region(f"label {label_id}", region, size)
+            except ValueError as error:
+                problems.append(describe(error))
+        answers = chat.describe_regions(image, list(masks.values()))
+        texts = {label_id: answer.caption for label_id, answer in zip(masks, answers, strict=True)}
         fields.write_region_texts(sample, path, texts)
-        return len(texts)
+        return Written(len(texts), "; ".join(problems))
 
-    return _for_each(samples, path, key, work, progress)
+    return for_each(samples, path, key, work, progress)
 
 
 class _Answers:
@@ -209,37 +196,51 @@ class _Answers:
         """Checks everything that can be checked before, declares the schema and the run, and asks."""
         from fiftyone_refvos import fields, run_records
 
-        dataset = self.samples._root_dataset
-        _check_former(self.samples, self.answer_field, self.key, self.identity, overwrite=overwrite)
+        dataset: fo.Dataset = self.samples._root_dataset
+
+        def others() -> int:
+            return int(dataset.exclude(self.samples.values("id")).count(self.answer_field))
+
+        check_former(dataset, self.answer_field, self.key, self.identity, others, overwrite=overwrite)
         self._check_labels(dataset)
         fields.declare_answers(self.samples, self.answer_field, self.label_field)
-        run_records.record_answers(dataset, self.key, self.identity)
         if overwrite:
-            fields.clear_answers(self.samples, self.answer_field, self.label_field)
+            fields.mark_answers_outdated(self.samples, self.answer_field)
+        # After the marks: under the name of the new run no former answer may look complete.
+        run_records.record_answers(dataset, self.key, self.identity)
         is_video = dataset.media_type == "video"
 
-        def work(sample: fo.Sample) -> int:
+        def work(sample: fo.Sample) -> Written:
             if fields.has_answer(sample, self.answer_field):
-                return 0
+                return Written(0)
             if is_video:
                 found = answer_video(fields.frame_source(sample))
                 self._write(sample, found.answer.caption, found.masklets)
             else:
-                seen = answer_image(read_image(sample))
+                seen = answer_image(_picture(sample))
                 self._write(sample, seen.answer.caption, _things(seen, self.otherwise))
-            return 1
+            return Written(1)
 
-        return _for_each(self.samples, self.answer_field, self.key, work, progress)
+        return for_each(self.samples, self.answer_field, self.key, work, progress)
 
     def _check_labels(self, dataset: fo.Dataset) -> None:
-        """Refuses a label field that holds anything but what answers of this field show."""
+        """Refuses a label field with anything but what answers of this field show, and to leave theirs in another."""
         from fiftyone_refvos import fields, run_records
 
+        former = (run_records.recorded(dataset, self.key) or {}).get("label_field")
+        if former == self.label_field:
+            return
+        if former is not None and dataset.get_field(path := fields.masklet_path(dataset, former)) is not None:
+            kind = "frame" if dataset.media_type == "video" else "sample"
+            raise FieldExistsError(
+                f"{path!r} holds the masks of the former answers in {self.answer_field!r}: pass "
+                f"label_field={former!r} to replace them, or delete them with "
+                f"dataset.delete_{kind}_field({former!r}) before"
+            )
         if self.label_field is None:
             return
-        path = fields.things_path(self.samples, self.label_field)
-        former = run_records.recorded(dataset, self.key) or {}
-        if dataset.get_field(path) is not None and former.get("label_field") != self.label_field:
+        path = fields.masklet_path(dataset, self.label_field)
+        if dataset.get_field(path) is not None:
             raise FieldExistsError(
                 f"{path!r} exists and was not made with the answers in {self.answer_field!r}: choose another name"
             )
@@ -252,8 +253,8 @@ class _Answers:
         fields.write_answer(sample, self.answer_field, text)  # last: a sample with an answer is complete
 
 
-def read_image(sample: fo.Sample) -> Frame:
-    """The picture of an image sample, RGB."""
+def _picture(sample: fo.Sample) -> Frame:
+    """The picture of an image sample, RGB, as `image_files` reads it."""
     from fiftyone_refvos import fields
 
     (image,) = fields.frame_source(sample).read([0])
@@ -277,21 +278,28 @@ def _things(seen: ImageAnswer, otherwise: str) -> list[Masklet]:
     ]
 
 
-def _open(model: RefVOSModel | Sa2vaSegmenter | str) -> tuple[Sa2vaChat, dict[str, Any]]:
+def _open(model: RefVOSModel | str) -> tuple[Sa2vaChat, dict[str, Any]]:
     """What asks a model, and what tells its answers from those of others, as plain values."""
     if isinstance(model, str):
         if model in MODELS and model not in ANSWERING:
             raise _answers_nothing(model)
         import fiftyone.zoo as foz
 
-        model = foz.load_zoo_model(model)
+        loaded: RefVOSModel = foz.load_zoo_model(model)
+    else:
+        loaded = model
     from fiftyone_refvos.models.sa2va.chat import Sa2vaChat
     from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
 
-    segmenter = getattr(model, "segmenter", model)  # a model of the zoo holds one
+    if isinstance(loaded, Sa2vaSegmenter):
+        raise ValueError(
+            "a Sa2vaSegmenter alone does not say which weights it has, and the answers of two would be mixed: pass "
+            "foz.load_zoo_model(name, checkpoint=folder)"
+        )
+    segmenter = getattr(loaded, "segmenter", None)
     if not isinstance(segmenter, Sa2vaSegmenter):
-        raise _answers_nothing(getattr(getattr(model, "config", None), "name", type(model).__name__))
-    return Sa2vaChat(segmenter), {"name": type(segmenter).__name__, **model.identity}  # type: ignore[union-attr]
+        raise _answers_nothing(getattr(getattr(loaded, "config", None), "name", type(loaded).__name__))
+    return Sa2vaChat(segmenter), dict(loaded.identity)
 
 
 def _answers_nothing(name: str) -> ValueError:
@@ -307,64 +315,3 @@ def _check_samples(samples: fo.Dataset | fo.DatasetView) -> None:
             f"images and videos can be asked about, but {samples.name or 'this view'!r} holds {kind or 'no samples'}:"
             " pass an image or video dataset, or a view of its samples"
         )
-
-
-def _check_former(
-    samples: fo.Dataset | fo.DatasetView, path: str, key: str, identity: Mapping[str, Any], *, overwrite: bool
-) -> None:
-    """Refuses to mix answers of several models, or to several questions, in one field."""
-    from fiftyone_refvos import run_records
-
-    dataset = samples._root_dataset
-    dataset.reload()  # another process may have written the field since
-    if dataset.get_field(path) is None:
-        return
-    former = run_records.recorded(dataset, key)
-    if former is None:
-        raise FieldExistsError(f"{path!r} exists and holds no answers of ours: choose another name")
-    different = sorted(name for name in {*former, *identity} if former.get(name) != identity.get(name))
-    if not different:
-        return
-    changes = ", ".join(f"{name} was {former.get(name)!r} and is {identity.get(name)!r}" for name in different)
-    problem = f"{path!r} was written by another run ({changes})"
-    if not overwrite:
-        raise FieldExistsError(f"{problem}: pass overwrite=True to replace it, or choose another name")
-    if others := dataset.exclude(samples.values("id")).count(path):
-        raise FieldExistsError(
-            f"{problem} and holds {others} answers about other samples, and one field is for one question: overwrite "
-            "the whole dataset, or choose another name"
-        )
-
-
-def _for_each(
-    samples: fo.Dataset | fo.DatasetView,
-    path: str,
-    key: str,
-    work: Callable[[fo.Sample], int],
-    progress: Callable[[Progress], None] | None,
-) -> AskReport:
-    """Works on one sample after another; `work` gives the number of answers that it has written."""
-    from fiftyone_refvos import run_records
-
-    report = AskReport(path)
-    start = time.monotonic()
-    ids, paths = samples.values(["id", "filepath"])
-    try:
-        for number, (sample_id, filepath) in enumerate(zip(ids, paths, strict=True), start=1):
-            try:
-                written = work(samples._root_dataset[sample_id])
-            except Exception as error:  # whatever it is, the other samples go on
-                logger.debug("%s failed", filepath, exc_info=True)
-                report.failures.append(Failure(sample_id, filepath, describe(error)))
-            else:
-                report.num_samples += bool(written)
-                report.num_skipped += not written
-                report.num_answers += written
-            if progress is not None:
-                progress(Progress(number, len(ids), number / len(ids)))
-    finally:  # also after an interruption: what was written stays, and is accounted for
-        report.seconds = time.monotonic() - start
-        run_records.save_outcome(samples._root_dataset, key, asdict(report))
-    if report.failures:
-        logger.warning("%s", report)
-    return report

@@ -144,9 +144,10 @@ class _Video:
         self.wanted = wanted = run.wanted
         self.sample = run.dataset[sample_id]
         source = frame_source(self.sample)
-        number_objects(self.sample, wanted.field)
         tracks = read_objects(self.sample, wanted.field, source.size)
         _check_ids(tracks, wanted.field)
+        if number_objects(self.sample, wanted.field):
+            tracks = read_objects(self.sample, wanted.field, source.size)
         self.records = read_records(self.sample, wanted.field)
         self.generated = generated_expressions(self.sample, wanted.field, expressions_field=wanted.expressions_field)
         shown = _shown_objects(run.samples, sample_id, wanted.field)
@@ -221,7 +222,7 @@ class _Video:
             for stage in STAGES
             if stage in texts and (stage in self.wanted.stages or stage in former)
         ]
-        ids = write_generated(
+        written = write_generated(
             self.sample,
             self.wanted.field,
             object_id,
@@ -229,12 +230,12 @@ class _Video:
             frames=_visible(track),
             expressions_field=self.wanted.expressions_field,
         )
-        named = {ids[each.stage]: each.text for each in expressions}
+        named = {expression.id: expression.text for expression in written.values()}
         dropped = self._own_ids(object_id) - named.keys()
         if named or dropped:
             name_masks(self.sample, self.wanted.field, object_id, named, dropped)
         self.texts += named.values()
-        return ids
+        return {stage: expression.id for stage, expression in written.items()}
 
     def _keep(self, track: ObjectTrack, record: ObjectRecord) -> None:
         write_record(self.sample, self.wanted.field, record, frames=_visible(track))
@@ -270,13 +271,13 @@ def _plain(answers: Iterable[StepAnswer]) -> tuple[dict[str, Any], ...]:
 
 
 def _check_ids(tracks: Sequence[ObjectTrack], field: str) -> None:
-    """Raises a FieldError where an object id stands for several objects."""
-    ids = [track.object_id for track in tracks]
-    twice = [id_ for id_, times in Counter(ids).items() if times > 1]
+    """Raises a FieldError where an object id, or what stands for it, is that of several objects."""
+    twice = [identity for identity, times in Counter(track.identity for track in tracks).items() if times > 1]
     if twice:
+        kind, value = twice[0]
         raise FieldError(
-            f"'frames.{field}' has several objects with the object_id {twice[0]!r}, as masklets of models have, "
-            "where every expression counts its own: give every object of the video an id of its own"
+            f"'frames.{field}' has several objects with the {kind} {value!r}, as masklets of models have, where "
+            "every expression counts its own: give every object of the video an id of its own"
         )
 
 

@@ -4,6 +4,7 @@
 - Opacity is ignored: the colours are those that the file stores, also where nothing of them shows; FiftyOne's own
   reader and the tools of the datasets do the same.
 - Of 16 bits the upper eight count (value // 256), whatever the range that the image makes use of.
+- 32 bits per pixel and signed integers tell no brightness, whatever their values are, and are refused.
 - Grey images, palettes and CMYK become RGB; of an animation the first picture counts.
 """
 
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 
 from fiftyone_refvos.decoding import VideoError
 
 Pixels = NDArray[np.uint8]
 
-_DEEP = ("I", "F")  # what modes of more than 8 bits begin with; some files of 16 bits are "I", as those of 32
+_DEEP = ("I", "F")  # what modes of more than 8 bits begin with
+_SIXTEEN = ("PNG", "PPM")  # formats without 32-bit integers, of which Pillow may make mode "I" all the same
+_SIGNED = 2  # in the tag SampleFormat of TIFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,26 +80,34 @@ def read_image(path: Path) -> Pixels:
     """Reads an image file as RGB `(H, W, 3) uint8`, see above.
 
     Raises:
-        VideoError: if it is missing, damaged, no image, too large to be one, or has 32 bits per pixel
+        VideoError: if it is missing, damaged, no image, too large to be one, or has 32 bits per pixel or signed
+            integers
     """
     if not path.exists():
         raise VideoError(path, "there is no such image", "check the list of frame names against the folder")
     try:
         with Image.open(path) as image:
+            problem = _no_brightness(image)
             upright = ImageOps.exif_transpose(image)
             deep = upright.mode.startswith(_DEEP)
             pixels = np.array(upright if deep else upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # for broken files
         raise VideoError(path, f"is no readable image ({error})", "copy or download it again") from error
-    return _from_deep(path, pixels) if deep else pixels
+    if problem:
+        raise VideoError(path, f"has {problem}, which tell no brightness", "convert it to 8 or 16 bits, unsigned")
+    return _from_deep(pixels) if deep else pixels
 
 
-def _from_deep(path: Path, values: NDArray[Any]) -> Pixels:
+def _no_brightness(image: Image.Image) -> str | None:
+    """What a file holds instead of grey values or colours, by its format: the values of a dark image tell nothing."""
+    if isinstance(image, TiffImageFile) and _SIGNED in image.tag_v2.get(SAMPLEFORMAT, ()):
+        bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
+        return f"signed integers of {bits} bits" if bits < 32 else "32 bits per pixel"
+    if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN):
+        return "32 bits per pixel"
+    return None
+
+
+def _from_deep(values: NDArray[Any]) -> Pixels:
     """Grey values of 16 bits as RGB; Pillow's own conversion makes white of all above 255."""
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise VideoError(
-            path,
-            f"has 32 bits per pixel, {values.min()} to {values.max()}, which tell no brightness",
-            "convert it to 8 or 16 bits",
-        )
     return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)

@@ -150,8 +150,11 @@ class Masklet:
 
     @property
     def no_target(self) -> bool:
-        """True if no frame holds a single pixel: there is no such object in the video."""
-        return not self._areas.any()
+        """True if there is no such object in the video: no frame holds a pixel, or the model finds it in none.
+
+        The masks of a model that was told to keep what it rejects say nothing of that.
+        """
+        return not self._areas.any() or not self.found.any()
 
     @property
     def score(self) -> float:

@@ -87,8 +87,13 @@ def selection_key(field: str) -> str:
 
 
 def answers_key(field: str) -> str:
-    """The key under which `dataset.get_run_info` finds the run that wrote answers into a field or attribute."""
-    return f"answers_{field.replace('.', '_')}"
+    """The key under which `dataset.get_run_info` finds the run that wrote answers into a field."""
+    return f"answers_{field}"
+
+
+def regions_key(field: str, attribute: str) -> str:
+    """The key under which `dataset.get_run_info` finds the run that wrote an attribute of the regions of a field."""
+    return f"regions_{field}_{attribute}"
 
 
 def recorded(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:

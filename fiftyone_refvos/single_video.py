@@ -80,7 +80,8 @@ def _load(model: Any, options: dict[str, Any]) -> Segmenter:
         return load_segmenter(model, **options)
     if options:
         raise ValueError(f"the model is loaded already, so {', '.join(options)} cannot be set; load it with them")
-    segmenter: Segmenter = getattr(model, "segmenter", model)  # a model of FiftyOne's zoo holds one
+    # A model of FiftyOne's zoo holds a segmenter, and where it is one of images, another one of videos.
+    segmenter: Segmenter = model.for_videos().segmenter if hasattr(model, "for_videos") else model
     return segmenter
 
 

@@ -12,7 +12,9 @@ import fiftyone.zoo as foz
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
 
-from fiftyone_refvos.ask import AskReport, ask, caption, caption_regions
+from fiftyone_refvos.ask import ask, caption, caption_regions
+from fiftyone_refvos.ask_runs import AskReport
+from fiftyone_refvos.fields.schema import masklet_path
 from fiftyone_refvos.models.registry import ANSWERING
 
 from . import forms, model_form, reports
@@ -124,7 +126,7 @@ class AskModel(LibraryOperator[Choice]):
             field: for the texts; of regions the attribute of each label
             label_field: for the masks of what is shown
             regions_field: with the boxes, masks or points
-            overwrite: remove the texts of these samples first
+            overwrite: replace the texts of these samples, each once there is a new one
             checkpoint: a folder to load instead of the published weights
             device: "cpu" or "cuda"; by default the GPU where there is one
             delegate: whether to schedule the run for `fiftyone delegated launch` instead of running it now
@@ -208,8 +210,10 @@ class AskModel(LibraryOperator[Choice]):
     def update_app(
         self, ctx: foo.ExecutionContext, choice: Choice, result: dict[str, Any]
     ) -> Iterator[GeneratedMessage]:
-        shown = choice.regions_field if choice.task == REGIONS else choice.field
-        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, str(shown)}))
+        shown = {str(choice.regions_field)} if choice.task == REGIONS else {choice.field}
+        if choice.task != REGIONS and choice.label_field is not None:
+            shown.add(masklet_path(ctx.dataset, choice.label_field))
+        yield ctx.ops.set_active_fields(sorted({*ctx.active_fields, *shown}))
 
     def build_report(self, outputs: types.Object, result: Mapping[str, Any]) -> None:
         kind = types.Warning if result["failures"] else types.Success

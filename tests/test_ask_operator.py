@@ -49,10 +49,10 @@ def test_each_task_writes_what_the_library_writes_and_is_reported(images: fo.Dat
     images.reload()
     assert images.values("answer") == [SAID]
     assert images.distinct("where.detections.label") == ["Where is it?"]
-    assert images.get_run_info("answers_answer").config.model["name"] == "sa2va-1b"
+    assert images.get_run_info("answers_answer").config.model["name"] == ANSWERING[0]
     assert "1 texts written into 'answer'" in texts(outputs("ask_model", result))
     captioned = foo.get_operator(uri("ask_model"))(
-        images, "sa2va-1b", task="regions", regions_field="boxes", checkpoint=str(checkpoint), device="cpu"
+        images, ANSWERING[0], task="regions", regions_field="boxes", checkpoint=str(checkpoint), device="cpu"
     )
     assert captioned.result["field"] == "boxes.detections.caption"
     images.reload()
@@ -107,3 +107,15 @@ def test_the_verb_does_each_task(images: fo.Dataset, checkpoint: Path, capsys: p
     assert all(np.any(each.mask) for each in images.first().shown.detections)
     assert main(["ask", images.name, "--describe", "--field", "other", *options]) == 1
     assert "--describe needs --label-field" in capsys.readouterr().err
+
+
+def test_the_app_shows_texts_and_masks(images: fo.Dataset, checkpoint: Path) -> None:
+    options = {"checkpoint": str(checkpoint), "device": "cpu", "run_now": True}
+    for params, shown in (
+        ({"question": "Where is it?", "label_field": "where"}, ["answer", "where"]),
+        ({"task": "regions", "regions_field": "boxes"}, ["boxes"]),
+    ):
+        sent = operating.messages("ask_model", images, **params, **options)
+        assert [each for name, each in sent if name == "set_active_fields"] == [
+            {"fields": sorted([*shown, "frames.ground_truth"])}
+        ]

@@ -154,6 +154,20 @@ def test_a_second_call_asks_nothing_and_further_stages_only_what_is_missing(vide
     assert rv.describe_objects(view, chat, stages=["video"]).num_skipped == 2
 
 
+def test_a_corrected_text_stays_until_the_object_is_described_otherwise(videos) -> None:
+    view, chat = videos.limit(1), agreeing()
+    rv.describe_objects(view, chat, stages=["object"])
+    sample = videos.first()
+    sample.expressions.detections[1].label = "a crimson disc"
+    sample.save()
+    rv.describe_objects(view, chat, stages=["object", "scene"])
+    assert expressions(videos)[1].label == "a crimson disc"
+    of_object = [each[1:3] for each in masks(videos.first()) if each[0] == "2"]
+    assert of_object == [("1", "a crimson disc"), ("3", "the red disc left of the tree")]
+    rv.describe_objects(view, agreeing(crop="a pink disc"), stages=["object"], overwrite=True)
+    assert expressions(videos)[1].label == "a pink disc"
+
+
 def test_rejected_objects_keep_their_record_and_are_not_asked_again(videos) -> None:
     chat = agreeing(check="CONFLICT: one is a dog")
     report = rv.describe_objects(videos, chat)
@@ -285,6 +299,35 @@ def test_masklets_of_models_are_refused(videos) -> None:
     assert "'frames.model' has several objects with the object_id '1'" in report.failures[0].error
 
 
+def test_two_masks_of_an_object_in_a_frame_are_refused_before_anything_is_written(videos) -> None:
+    sample = videos.first()
+    for number in (1, 2):
+        sample.frames[number].ground_truth.detections[0].object_id = None  # would be numbered
+    twin = sample.frames[2].ground_truth.detections[1].copy()
+    sample.frames[2].ground_truth.detections.append(twin)
+    sample.save()
+    before, chat = masks(videos.first()), agreeing()
+    report = rv.describe_objects(videos.limit(1), chat)
+    (failure,) = report.failures
+    assert f"sample {sample.id}" in failure.error
+    assert "has 2 masks of the object with the object_id '2' in frame 2" in failure.error
+    videos.reload()
+    assert masks(videos.first()) == before
+    assert not chat.asked
+
+
+def test_indices_that_expressions_count_for_themselves_are_refused_before_they_become_ids(videos) -> None:
+    sample = videos.first()
+    for frame in sample.frames.values():
+        for n, each in enumerate(frame.ground_truth.detections):
+            each.object_id, each.index, each.expression_id = None, 1, str(n)
+    sample.save()
+    report = rv.describe_objects(videos.limit(1), agreeing(), objects="all")
+    assert "several objects with the index 1" in report.failures[0].error
+    videos.reload()
+    assert {each[0] for each in masks(videos.first())} == {None}
+
+
 def test_what_cannot_be_described(videos, dataset) -> None:
     chat = agreeing()
     with pytest.raises(FieldError, match="objects of whole videos can be described, but .* holds clips"):
@@ -318,6 +361,19 @@ def test_a_server_that_breaks_down_on_the_way(videos, monkeypatch) -> None:
     stored = videos.get_run_info("describe_ground_truth").config.model
     assert stored["url"] == server.address
     assert "s3cret" not in f"{stored} {videos.first().to_dict()} {report}"
+
+
+def test_no_record_holds_the_key(videos, monkeypatch, caplog) -> None:
+    caplog.set_level("DEBUG")
+    with chat_server((401, "the key s3cret is not known")) as server:
+        chat = ServerChat(server.address, "m", key_variable="SOME_KEY")
+        for key in ("s3cret\n", "s3cret\nmore"):
+            monkeypatch.setenv("SOME_KEY", key)
+            report = rv.describe_objects(videos.limit(1), chat)
+            assert len(report.failures) == 2
+            results = videos.load_run_results("describe_ground_truth").serialize()
+            assert "s3cret" not in f"{report} {videos.first().to_dict()} {results} {caplog.text}"
+        assert len(server.requests) == 2
 
 
 def test_fields_whose_expressions_tell_which_frames_they_cover(videos) -> None:

@@ -128,6 +128,8 @@ def test_answers_of_no_use_are_asked_for_again_with_a_bound() -> None:
         ("<think>a cat?\nno</think>\n“the dog”", "the dog"),
         ('"the dog" and "the cat"', '"the dog" and "the cat"'),
         ("<think>cut off", ""),
+        ("a cat? no\n</think>\n\nthe dog", "the dog"),
+        ("<think>a cat?</think> or\n</think> the dog <think>or", "the dog"),
     ],
 )
 def test_clean(answer, text) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import time
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
@@ -49,6 +51,30 @@ def test_junk_is_asked_again(junk) -> None:
     with chat_server((200, junk), said("a dog")) as server:
         assert asking(server.address).ask([], "?") == "a dog"
     assert len(server.requests) == 2
+
+
+def test_an_answer_that_was_cut_off_is_an_error_that_names_the_limit() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "a red"}, "finish_reason": "length"}]})
+    with chat_server((200, body)) as server:
+        with pytest.raises(ChatError, match="raise max_tokens of ServerChat, which is 7"):
+            asking(server.address, max_tokens=7).ask([], "?")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_an_error_whose_body_breaks_off_is_tried_again(monkeypatch, status) -> None:
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_header", _announce_more)
+    with chat_server((status, "oops")) as server:
+        with pytest.raises(ChatError, match=f"2 attempts.*HTTP {status}: 'the reason did not arrive"):
+            asking(server.address, attempts=2).ask([], "?")
+        assert len(server.requests) == 2
+
+
+_send_header = BaseHTTPRequestHandler.send_header
+
+
+def _announce_more(self: BaseHTTPRequestHandler, name: str, value: str) -> None:
+    _send_header(self, "Transfer-Encoding" if name == "Content-Length" else name, "chunked")
 
 
 def test_attempts_are_bounded_and_the_last_problem_is_told() -> None:
@@ -119,6 +145,33 @@ def test_the_key_is_sent_and_kept_nowhere(monkeypatch) -> None:
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(ChatError, match="SOME_KEY, which is to hold the key, is not set"):
         chat.ask([], "?")
+
+
+def test_white_space_around_the_key_is_not_sent(monkeypatch) -> None:
+    monkeypatch.setenv("SOME_KEY", " s3cret\n")
+    with chat_server(said("a dog")) as server:
+        assert asking(server.address, key_variable="SOME_KEY").ask([], "?") == "a dog"
+    assert server.requests[0][1]["Authorization"] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize("key", ["s3cret\nmore", "s3cret\x7f", "s3crét"])
+def test_a_key_that_no_header_can_hold_is_refused_without_telling_it(monkeypatch, key) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with chat_server(said("a dog")) as server:
+        with pytest.raises(ChatError, match="SOME_KEY holds characters that no key has") as refused:
+            asking(server.address, key_variable="SOME_KEY").ask([], "?")
+        assert not server.requests
+    assert "s3cr" not in str(refused.value)
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+def test_a_key_that_the_server_repeats_is_not_told(monkeypatch, status) -> None:
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    with chat_server((status, "http://wrong/" + "s3cret" * 40)) as server, pytest.raises(ChatError) as refused:
+        asking(server.address, key_variable="SOME_KEY", attempts=2).ask([], "?")
+    assert "http://wrong/******" in str(refused.value)
+    assert "s3cr" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Masklets through MongoDB: what is written comes back to the pixel, and nothing else is touched."""
 
 import re
+from dataclasses import replace
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
@@ -139,6 +140,32 @@ def test_an_image(dataset):
     assert [d.index for d in sample.model.detections] == [1, 2]
     with pytest.raises(FieldError, match="is an image, but the masklets have a frame 1"):
         write_masklets(sample, "model", [masklet(boxes([(3, 4)] * 2, (21, 31)))])
+
+
+def test_what_was_accepted_without_a_pixel_is_no_rejection_of_an_image_and_what_was_kept_is_one(dataset):
+    dataset.add_sample(fo.Sample(filepath="/images/a.png"))
+    sample = dataset.first()
+    add_expressions(sample, ["the dog", "the cat"])
+    nothing = masklet(np.zeros((1, 1, 21, 31), dtype=bool))
+    kept = masklet(boxes([(3, 4)], (21, 31)), expression=Expression("1", "the cat"))
+    write_masklets(
+        sample, "model", [replace(nothing, found=np.ones(1, bool)), replace(kept, found=np.zeros(1, bool))]
+    )
+    assert [label["model_no_target"] for label in sample.expressions.classifications] == [False, True]
+    assert [each.label for each in sample.model.detections] == ["the cat"]
+
+
+def test_of_a_video_the_frames_in_which_it_is_found_say_whether_there_is_a_target(dataset):
+    sample = video_sample(dataset, texts=["the dog", "the cat"])
+    rejected = masklet(boxes([(3, 4)] * 4, SIZE))
+    once = masklet(boxes([(3, 4)] * 4, SIZE), expression=Expression("1", "the cat"))
+    write_masklets(
+        sample,
+        "model",
+        [replace(rejected, found=np.zeros(4, bool)), replace(once, found=np.array([False, True, False, False]))],
+    )
+    assert [label["model_no_target"] for label in sample.expressions.detections] == [True, False]
+    assert len(sample.frames[1].model.detections) == 2  # kept
 
 
 # --- what is in the database ---

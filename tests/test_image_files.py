@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import SAMPLEFORMAT
 
 from fiftyone_refvos.image_files import open_image, read_image
 from fiftyone_refvos.video import VideoError
@@ -76,11 +78,38 @@ def test_the_orientation_of_16_bits_is_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path)[..., 0], np.rot90(SHALLOW, -1))
 
 
-@pytest.mark.parametrize("values", [DEEP.astype(np.float32), DEEP.astype(np.int32) * 2])
+DARK = np.full((2, 3), 200)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [DEEP.astype(np.float32), DEEP.astype(np.int32) * 2, DARK.astype(np.int32), DARK.astype(np.int32) - 205],
+)
 def test_32_bits_tell_no_brightness(tmp_path: Path, values: Any) -> None:
     path = save(tmp_path / "a.tiff", values)
-    with pytest.raises(VideoError, match=r"a.tiff: has 32 bits per pixel, 0.* to .*; convert it to 8 or 16 bits"):
+    with pytest.raises(
+        VideoError, match=r"a.tiff: has 32 bits per pixel, which tell no brightness; convert it to 8 or 16"
+    ):
         read_image(path)
+
+
+def test_32_bits_without_a_sign_tell_no_brightness(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tiff", DARK.astype(np.int32))
+    signed, unsigned = (struct.pack("<HHLL", SAMPLEFORMAT, 3, 1, value) for value in (2, 1))
+    assert signed in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(signed, unsigned))
+    with pytest.raises(VideoError, match=r"a.tiff: has 32 bits per pixel, which tell no brightness"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("value", [-5, 5])
+@pytest.mark.parametrize(("kind", "bits"), [(np.int8, 8), (np.int16, 16)])
+def test_signed_integers_tell_no_brightness_and_are_called_so(
+    tmp_path: Path, kind: type[np.signedinteger[Any]], bits: int, value: int
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.full((2, 3), value, dtype=kind))
+    with pytest.raises(VideoError, match=rf"a.tiff: has signed integers of {bits} bits, .* 16 bits, unsigned"):
+        read_image(tmp_path / "a.tiff")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])

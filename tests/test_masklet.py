@@ -156,6 +156,14 @@ def test_no_target(masks):
     np.testing.assert_array_equal(masklet.mask(0), np.zeros(masks.shape, dtype=bool))
 
 
+def test_masks_that_are_kept_make_no_target():
+    masks = [pixel(0, 0)]
+    (rejected,) = Masklet.collect([result(t, masks=masks, found=False) for t in (0, 1)], [DOG])
+    (found,) = Masklet.collect([result(t, masks=masks, found=t == 1) for t in (0, 1)], [DOG])
+    assert (rejected.no_target, found.no_target) == (True, False)
+    assert rejected.union(0).any()
+
+
 def test_union_of_objects():
     (masklet,) = Masklet.collect([result(5, masks=[pixel(0, 0), pixel(1, 2)])], [DOG])
     np.testing.assert_array_equal(masklet.union(5), pixel(0, 0) | pixel(1, 2))

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import fiftyone.zoo as foz
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ import yaml
 from hydra.utils import instantiate
 from PIL import Image
 
+import fiftyone_refvos as rv
 from fiftyone_refvos.masklet import BoolArray, Expression, FloatArray, FrameResult, Masklet
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.mllmseg.config import MllmsegVideoInference
@@ -23,8 +25,10 @@ from fiftyone_refvos.models.mllmseg.tracking import KeyFrameSegmenter
 from fiftyone_refvos.models.sam2_config import Sam2Sizes
 from fiftyone_refvos.models.sam2_tracking import TrackingSam2
 from fiftyone_refvos.models.segmenter import Segmenter
+from fiftyone_refvos.video import open_frames
 from tests.small import ArrayFrames, noise_video
 from tests.small_mllmseg import checkpoint_of, golden_image, golden_segmenter
+from tests.videos import write_clip
 
 SIZES = Sam2Sizes(
     image_size=128,
@@ -184,14 +188,35 @@ def test_settings_that_masks_depend_on_are_told_apart() -> None:
     assert key_frame_segmenter(3).identity == of_images | {"over_time": "memory", "candidates": 3}
     with pytest.raises(ValueError, match="candidates is 0"):
         MllmsegVideoInference(candidates=0)
+    with pytest.raises(ValueError, match="rejected='kept' has no meaning with over_time='memory'"):
+        MllmsegVideoInference(over_time="memory", rejected="kept")
     with pytest.raises(ValueError, match="over_time is 'never'"):
         MllmsegVideoInference(over_time="never")  # type: ignore[arg-type]
 
 
-def test_tracker_is_loaded_from_published_weights_strictly(tmp_path: Path) -> None:
-    folder, weights, sizes = checkpoint_of("gres_internlm2"), tmp_path / "sam2.pt", tmp_path / "sam2.yaml"
+def write_tracker(folder: Path) -> dict[str, Path]:
+    """Writes the miniature SAM2 as weights and sizes, and gives the options that load it."""
+    weights, sizes = folder / "sam2.pt", folder / "sam2.yaml"
     sizes.write_text(yaml.safe_dump(SIZES.to_yaml()))
     torch.save({"model": tracker().sam2.state_dict()}, weights)
+    return {"tracker": weights, "sam_config": sizes}
+
+
+def test_a_single_video_is_segmented_as_the_model_was_loaded_to(tmp_path: Path) -> None:
+    options = {"checkpoint": checkpoint_of("gres_internlm2"), "device": "cpu", **write_tracker(tmp_path)}
+    model = foz.load_zoo_model("mllmseg-8b-gres", over_time="memory", candidates=2, **options)
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=3)
+    (ours,) = rv.segment_video(clip, CARS.text, model=model, output=tmp_path / "o.mp4").masklets
+    tracked, single = (
+        make().segment(open_frames(clip), [ours.expression])
+        for make in (lambda: key_frame_segmenter(2), per_frame_segmenter)
+    )
+    assert ours == Masklet.collect(tracked, [ours.expression])[0]
+    assert ours != Masklet.collect(single, [ours.expression])[0]
+
+
+def test_tracker_is_loaded_from_published_weights_strictly(tmp_path: Path) -> None:
+    folder, (weights, sizes) = checkpoint_of("gres_internlm2"), write_tracker(tmp_path).values()
     assert isinstance(load_mllmseg_over_time(folder, device="cpu"), PerFrameSegmenter)
     memory = {"over_time": "memory", "candidates": 2}
     loaded = load_mllmseg_over_time(folder, tracker=weights, sam_config=sizes, device="cpu", settings=memory)

@@ -20,7 +20,7 @@ def add_ask(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     task.add_argument("--regions-field", help="a caption for each box, mask or set of points of this field")
     asking.add_argument("--field", required=True, help="field for the texts; of regions the attribute of each label")
     asking.add_argument("--label-field", help="field for the masks of what is shown; needed with --describe")
-    asking.add_argument("--overwrite", action="store_true", help="remove the texts of these samples first")
+    asking.add_argument("--overwrite", action="store_true", help="replace texts, each once there is a new one")
     asking.add_argument("--model", default=ANSWERING[0], choices=ANSWERING, help="(default: %(default)s)")
     asking.add_argument("--checkpoint", help="a folder to load instead of the published weights")
     asking.add_argument("--device", help="cpu, cuda, cuda:1 (default: the GPU where there is one)")

@@ -46,7 +46,7 @@ class ServerChat:
         url: up to and with `/v1`, e.g. "http://127.0.0.1:8000/v1"; `/chat/completions` is added
         model: as the server calls it
         key_variable: the environment variable that holds the key, if the server wants one; the key itself is read at
-            every request, and kept nowhere
+            every question, and kept nowhere: what a server says of it in an error is told as ***
         timeout: seconds that one attempt may take
         attempts: how often a question is sent that gets no answer in time, a broken connection, an error of the
             server (5xx, and 429: too many requests), or junk; any other refusal ends it at once
@@ -96,13 +96,14 @@ class ServerChat:
         Raises:
             ChatError: if the server refuses it, or no attempt gets an answer
         """
-        request = self._request(images, text)
+        key = self._key()
+        request = self._request(images, text, key)
         problem = ""
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(self.backoff * 2 ** (attempt - 1))
             try:
-                return _content(self._send(request))
+                return self._content(self._send(request, key), key)
             except _RetryError as error:
                 problem = str(error)
         raise ChatError(f"{self._address} gave no answer in {self.attempts} attempts; the last one: {problem}")
@@ -111,7 +112,21 @@ class ServerChat:
     def _address(self) -> str:
         return f"{self.url.rstrip('/')}/chat/completions"
 
-    def _request(self, images: Sequence[Frame], text: str) -> urllib.request.Request:
+    def _key(self) -> str | None:
+        """The key, in a form that a header can hold; other libraries would tell it in their complaint."""
+        if self.key_variable is None:
+            return None
+        key = os.environ.get(self.key_variable, "").strip()  # what is read from a file ends in a newline
+        if not key:
+            raise ChatError(f"the environment variable {self.key_variable}, which is to hold the key, is not set")
+        if not (key.isascii() and key.isprintable()):
+            raise ChatError(
+                f"the environment variable {self.key_variable} holds characters that no key has, such as line breaks "
+                "or letters outside of ASCII: set it to the key alone"
+            )
+        return key
+
+    def _request(self, images: Sequence[Frame], text: str, key: str | None) -> urllib.request.Request:
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _data_url(each)}} for each in images
         ]
@@ -122,14 +137,11 @@ class ServerChat:
             "temperature": self.temperature,
         }
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self.key_variable is not None:
-            key = os.environ.get(self.key_variable)
-            if not key:
-                raise ChatError(f"the environment variable {self.key_variable}, which is to hold the key, is not set")
+        if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         return urllib.request.Request(self._address, json.dumps(body).encode(), headers, method="POST")
 
-    def _send(self, request: urllib.request.Request) -> bytes:
+    def _send(self, request: urllib.request.Request, key: str | None) -> bytes:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
         deadline = time.monotonic() + self.timeout
         try:
@@ -140,33 +152,52 @@ class ServerChat:
                     if time.monotonic() > deadline:
                         raise TimeoutError
                 return b"".join(pieces)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = excerpt(error.read(_PIECE).decode(errors="replace"))
+        except urllib.error.HTTPError as error:  # is no cause of what is raised: its text is the server's
+            said = excerpt(_hidden(_complaint(error), key))
             if error.code >= 500 or error.code == _TOO_MANY:
-                raise _RetryError(f"HTTP {error.code}: {said}") from error
+                raise _RetryError(f"HTTP {error.code}: {said}") from None
             if error.code < 400:
-                where = error.headers.get("Location")
+                where = _hidden(str(error.headers.get("Location")), key)
                 raise ChatError(
                     f"{self._address} redirects to {where}, which is not followed: pass that URL"
-                ) from error
-            raise ChatError(f"{self._address} refuses the question: HTTP {error.code}: {said}") from error
+                ) from None
+            raise ChatError(f"{self._address} refuses the question: HTTP {error.code}: {said}") from None
         except (OSError, http.client.HTTPException) as error:  # TimeoutError and URLError are OSErrors
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 raise _RetryError(f"no answer within {self.timeout:g} s") from error
-            raise _RetryError(f"{type(reason).__name__}: {reason}") from error
+            raise _RetryError(_hidden(f"{type(reason).__name__}: {reason}", key)) from error
+
+    def _content(self, body: bytes, key: str | None) -> str:
+        """The text in an answer of the server."""
+        try:
+            choice = json.loads(body)["choices"][0]
+            content, reason = choice["message"]["content"], choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            said = excerpt(_hidden(body.decode(errors="replace"), key))
+            raise _RetryError(f"junk instead of an answer: {said}") from error
+        if reason == "length":
+            raise ChatError(
+                f"{self._address} cut its answer off: raise max_tokens of ServerChat, which is {self.max_tokens}, or "
+                "the server's own limit of the context"
+            )
+        if not isinstance(content, str) or not content.strip():
+            raise _RetryError(f"an empty answer: {excerpt(_hidden(str(content), key))}")
+        return content
 
 
-def _content(body: bytes) -> str:
-    """The text in an answer of a server."""
-    try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _RetryError(f"junk instead of an answer: {excerpt(body.decode(errors='replace'))}") from error
-    if not isinstance(content, str) or not content.strip():
-        raise _RetryError(f"an empty answer: {content!r}")
-    return content
+def _complaint(error: urllib.error.HTTPError) -> str:
+    """What a server says to its refusal, as far as it arrives."""
+    with error:
+        try:
+            return error.read(_PIECE).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as broken:
+            return f"the reason did not arrive ({type(broken).__name__})"
+
+
+def _hidden(text: str, key: str | None) -> str:
+    """What a server has said, without the key."""
+    return text if key is None else text.replace(key, "***")
 
 
 def _data_url(image: Frame) -> str:

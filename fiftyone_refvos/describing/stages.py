@@ -27,7 +27,8 @@ _IMAGES: dict[str, Callable[[ObjectPictures], Sequence[Frame]]] = {
     "video": lambda pictures: pictures.video,
 }
 
-_REASONING = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)  # what some models think aloud, cut off or not
+_REASONING_END = "</think>"  # of what some models think aloud; templates often open it in the question
+_CUT_OFF = re.compile(r"<think>.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def last_stage(stages: Iterable[Stage]) -> Stage:
 
 def clean(answer: str) -> str:
     """What an answer says: without what the model thought aloud, line breaks, and quotes around all of it."""
-    text = " ".join(_REASONING.sub(" ", answer).split())
+    text = " ".join(_CUT_OFF.sub("", answer.rpartition(_REASONING_END)[2]).split())
     for first, last in ('""', "“”", "''"):
         if len(text) > 1 and text[0] == first and text[-1] == last and first not in text[1:-1]:
             text = text[1:-1].strip()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import fiftyone as fo
 from pycocotools import mask as coco_mask
@@ -12,17 +13,12 @@ from fiftyone_refvos.fields.crops import paste, to_detection
 from fiftyone_refvos.fields.media import Size, canvas_of, num_frames
 from fiftyone_refvos.fields.reading import mask_of
 from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_label, root_dataset, write_frames
-from fiftyone_refvos.fields.schema import declare, declare_detections
+from fiftyone_refvos.fields.schema import declare, declare_detections, masklet_path
 from fiftyone_refvos.masklet import Masklet
 from fiftyone_refvos.models.sa2va.regions import Box, Points, Region
 
 # Where the labels lie in a field that marks regions.
 _MARKS: dict[type[fo.Label], str] = {fo.Detections: "detections", fo.Keypoints: "keypoints"}
-
-
-def things_path(samples: fo.Dataset | fo.DatasetView, label_field: str) -> str:
-    """Where `write_things` writes: into a field of the samples, or of the frames of videos."""
-    return f"frames.{label_field}" if root_dataset(samples).media_type == fo.core.media.VIDEO else label_field
 
 
 def declare_answers(samples: fo.Dataset | fo.DatasetView, field: str, label_field: str | None) -> None:
@@ -34,7 +30,7 @@ def declare_answers(samples: fo.Dataset | fo.DatasetView, field: str, label_fiel
     dataset = root_dataset(samples)
     declare_text(dataset, field)
     if label_field is not None:
-        declare_detections(dataset, things_path(samples, label_field))
+        declare_detections(dataset, masklet_path(dataset, label_field))
 
 
 def declare_text(dataset: fo.Dataset, path: str) -> None:
@@ -46,15 +42,37 @@ def declare_text(dataset: fo.Dataset, path: str) -> None:
     declare(dataset, path, fo.StringField)
 
 
+def is_in_use(dataset: fo.Dataset, path: str) -> bool:
+    """Whether a field or an attribute of labels is declared, or any label has it undeclared."""
+    if dataset.get_field(path) is not None:
+        return True
+    labels, _, attribute = path.rpartition(".")
+    found = {labels: {"$elemMatch": {attribute: {"$ne": None}}}}
+    return bool(labels) and dataset._sample_collection.find_one(found) is not None
+
+
 def has_answer(sample: fo.Sample, field: str) -> bool:
-    """Whether a sample has a text, be it empty, in a field."""
-    return locate(sample).values(field) != [None]
+    """Whether a sample has a text, be it empty, in a field, and it is not outdated."""
+    text, outdated = locate(sample).values(field, _outdated(field))
+    return text is not None and not outdated
 
 
 def write_answer(sample: fo.Sample, field: str, text: str) -> None:
-    """Sets the text of a sample."""
+    """Sets the text of a sample, which is not outdated then."""
     place = locate(sample)
     place.dataset.set_values(field, {place.sample_id: text}, key_field="id")
+    if place.values(_outdated(field)) != [None]:
+        place.dataset.set_values(_outdated(field), {place.sample_id: None}, key_field="id")
+
+
+def mark_answers_outdated(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
+    """Marks the texts of samples as to be replaced: each stays until there is a new one."""
+    dataset = root_dataset(samples)
+    ids, texts = dataset.select(samples.values("id")).values(["id", field])
+    marked = {id_: True for id_, text in zip(ids, texts, strict=True) if text is not None}
+    if marked:
+        declare(dataset, _outdated(field), fo.BooleanField)
+        dataset.set_values(_outdated(field), marked, key_field="id")
 
 
 def write_things(sample: fo.Sample, label_field: str, things: Sequence[Masklet]) -> None:
@@ -89,20 +107,6 @@ def write_things(sample: fo.Sample, label_field: str, things: Sequence[Masklet])
     write_frames(place, label_field, labels)
 
 
-def clear_answers(samples: fo.Dataset | fo.DatasetView, field: str, label_field: str | None) -> None:
-    """Removes the texts of samples, and the labels of what they name; the schema stays."""
-    dataset = root_dataset(samples)
-    view = dataset.select(samples.values("id"))
-    if dataset.get_field(field) is not None:  # first: without labels nothing may look answered
-        view.clear_sample_field(field)
-    if label_field is None or dataset.get_field(things_path(samples, label_field)) is None:
-        return
-    if dataset.media_type == fo.core.media.VIDEO:
-        view.clear_frame_field(label_field)
-    else:
-        view.clear_sample_field(label_field)
-
-
 def region_path(samples: fo.Dataset | fo.DatasetView, field: str) -> str:
     """The path of the labels of a field of an image dataset that mark regions.
 
@@ -115,12 +119,12 @@ def region_path(samples: fo.Dataset | fo.DatasetView, field: str) -> str:
             f"regions are captioned in images, but dataset {dataset.name!r} holds {dataset.media_type} samples: "
             "make images of frames with dataset.to_frames(sample_frames=True).clone()"
         )
-    stored = dataset.get_field(field)
+    stored = samples.get_field(field)
     inner = _MARKS.get(getattr(stored, "document_type", None))  # type: ignore[arg-type]
     if inner is None:
         known = [
             name
-            for name, each in dataset.get_field_schema().items()
+            for name, each in samples.get_field_schema().items()
             if getattr(each, "document_type", None) in _MARKS
         ]
         raise FieldError(
@@ -130,17 +134,42 @@ def region_path(samples: fo.Dataset | fo.DatasetView, field: str) -> str:
     return f"{field}.{inner}"
 
 
-def read_regions(sample: fo.Sample, field: str, size: Size, *, without: str | None = None) -> dict[str, Region]:
+def shown_labels(samples: fo.Dataset | fo.DatasetView, labels: str) -> dict[str, frozenset[str]]:
+    """The ids of the labels at a path that a dataset or view shows, by the ids of its samples."""
+    ids, shown = samples.values(["id", f"{labels}.id"])
+    return {id_: frozenset(found or ()) for id_, found in zip(ids, shown, strict=True)}
+
+
+def captioned_labels(dataset: fo.Dataset, path: str) -> list[tuple[str, str]]:
+    """The ids of sample and label of all labels of a dataset that have a text; `path` is that of the attribute."""
+    values = dataset.values(["id", f"{path.rpartition('.')[0]}.id", path])
+    return [
+        (sample_id, label_id)
+        for sample_id, label_ids, texts in zip(*values, strict=True)
+        for label_id, text in zip(label_ids or (), texts or (), strict=True)
+        if text is not None
+    ]
+
+
+def read_regions(
+    sample: fo.Sample,
+    field: str,
+    size: Size,
+    *,
+    among: Collection[str] | None = None,
+    without: str | None = None,
+) -> dict[str, Region]:
     """The regions that a field marks in an image, by the ids of its labels: masks, boxes without masks, points.
 
     Args:
         sample: of an image dataset or a view
         field: with Detections or Keypoints
         size: (H, W) of the image
-        without: leave out the labels that have this attribute already
+        among: leave out other labels than those with these ids
+        without: leave out the labels that have this attribute already, unless it is outdated
 
     Raises:
-        FieldError: for a label that marks nothing
+        FieldError: for a label whose mask cannot be read
     """
     place = locate(sample)
     stored = read_label(place, field) or {}
@@ -148,33 +177,51 @@ def read_regions(sample: fo.Sample, field: str, size: Size, *, without: str | No
     return {
         str(label["_id"]): _region(place, label, size)
         for label in labels
-        if without is None or label.get(without) is None
+        if (among is None or str(label["_id"]) in among)
+        and (without is None or label.get(without) is None or label.get(_outdated(without)))
     }
 
 
-def clear_texts(samples: fo.Dataset | fo.DatasetView, path: str) -> None:
-    """Removes an attribute from all labels of samples; the schema stays."""
-    view = root_dataset(samples).select(samples.values("id"))
-    view.set_field(path, None, _allow_missing=True).save(path.split(".")[0])
-
-
 def write_region_texts(sample: fo.Sample, path: str, texts: Mapping[str, str]) -> None:
-    """Sets an attribute of labels by their ids; `path` is that of the attribute."""
+    """Sets an attribute of labels by their ids, which is not outdated then; `path` is that of the attribute."""
     place = locate(sample)
-    changes = [
-        {"sample_id": place.sample_id, "label_id": label_id, "value": text} for label_id, text in texts.items()
-    ]
-    place.dataset.set_label_values(path, changes)
+    place.dataset.set_label_values(path, [_value(place.sample_id, id_, text) for id_, text in texts.items()])
+    if place.dataset.get_field(_outdated(path)) is not None:
+        place.dataset.set_label_values(_outdated(path), [_value(place.sample_id, id_, None) for id_ in texts])
+
+
+def mark_texts_outdated(dataset: fo.Dataset, path: str, labels: Iterable[tuple[str, str]]) -> None:
+    """Marks an attribute of labels, by ids of sample and label, as to be replaced: each stays until then."""
+    marked = [_value(sample_id, label_id, True) for sample_id, label_id in labels]
+    if marked:
+        declare(dataset, _outdated(path), fo.BooleanField)
+        dataset.set_label_values(_outdated(path), marked)
+
+
+def _outdated(path: str) -> str:
+    """Where it is marked that a text is to be replaced."""
+    return f"{path}_outdated"
+
+
+def _value(sample_id: str, label_id: str, value: str | bool | None) -> dict[str, Any]:
+    return {"sample_id": sample_id, "label_id": label_id, "value": value}
 
 
 def _region(place: Place, label: RawLabel, size: Size) -> Region:
     canvas = canvas_of(place, size)
     if "points" in label:
-        places = [(x * canvas[1], y * canvas[0]) for x, y in label["points"] if math.isfinite(x) and math.isfinite(y)]
-        # a point on the right or lower edge is on the last pixel
-        return Points(tuple((min(x, size[1] - 1.0), min(y, size[0] - 1.0)) for x, y in places))
+        known = [(x, y) for x, y in label["points"] if math.isfinite(x) and math.isfinite(y)]
+        return Points(tuple((_pixel(x, canvas[1], size[1]), _pixel(y, canvas[0], size[0])) for x, y in known))
     x, y, width, height = label["bounding_box"]
     if label.get("mask") is not None or label.get("mask_path") is not None:
-        rle = paste(mask_of(place, label), label["bounding_box"], canvas, size)
-        return coco_mask.decode(rle).astype(bool)
+        try:
+            mask = mask_of(place, label)
+        except (OSError, ValueError) as error:
+            raise FieldError(f"{place}: the mask of label {label['_id']} cannot be read: {error}") from error
+        return coco_mask.decode(paste(mask, label["bounding_box"], canvas, size)).astype(bool)
     return Box(x * canvas[1], y * canvas[0], (x + width) * canvas[1], (y + height) * canvas[0])
+
+
+def _pixel(share: float, canvas: int, length: int) -> float:
+    """Where a point lies; one on the right or lower edge is on the last pixel."""
+    return length - 1.0 if share == 1 else share * canvas

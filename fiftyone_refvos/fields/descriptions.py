@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import fiftyone as fo
 
-from fiftyone_refvos.fields.expressions import free_ids, labels_of, new_label, number_labels
+from fiftyone_refvos.fields.expressions import free_ids, labels_of, new_label, number_labels, text_of
 from fiftyone_refvos.fields.media import num_frames
 from fiftyone_refvos.fields.runs import to_runs
 from fiftyone_refvos.fields.samples import (
@@ -35,6 +35,7 @@ from fiftyone_refvos.fields.schema import (
     label_path,
     prompt_type,
 )
+from fiftyone_refvos.masklet import Expression
 
 GENERATED = "generated"
 """The `kind` of expressions that were written by a chat model."""
@@ -198,11 +199,11 @@ def write_generated(
     *,
     frames: Sequence[int],
     expressions_field: str = EXPRESSIONS,
-) -> dict[str, str]:
+) -> dict[str, Expression]:
     """Writes the expressions of an object in one step, in place of its former ones.
 
-    That of a stage keeps its id, so that masklets of models which were made for another text turn stale. Former ones
-    of other stages go.
+    That of a stage keeps its id, so that masklets of models which were made for another text turn stale; where it
+    rests on the same answers it stays as it is, since somebody may have corrected it. Former ones of other stages go.
 
     Args:
         sample: a sample of a dataset or a view
@@ -213,7 +214,7 @@ def write_generated(
         expressions_field: the field with the expressions
 
     Returns:
-        the ids of the expressions, by stage
+        the expressions as they are now, by stage
     """
     place = locate(sample)
     while True:  # until no other process adds one between our look and our write
@@ -222,20 +223,23 @@ def write_generated(
         labels = list(labels_of(stored))
         positions = {label["expression_id"]: position for position, label in enumerate(labels)}
         mine = _generated(labels, masklets_field).get(object_id, {})
-        free, ids = free_ids(labels), {}
+        free, written = free_ids(labels), {}
         for each in generated:
             attributes = _attributes(place, masklets_field, object_id, each, expressions_field, frames)
             id_ = mine.get(each.stage)
-            if id_ is not None and id_ in positions:
-                labels[positions[id_]] = labels[positions[id_]] | attributes
-            else:
+            if id_ is None:
                 id_ = next(free)
-                labels.append(new_label(place, each.text, id_, GENERATED) | attributes)
-            ids[each.stage] = id_
-        gone = set(mine.values()) - set(ids.values())
+                label = new_label(place, each.text, id_, GENERATED) | attributes
+                labels.append(label)
+            else:
+                label = labels[positions[id_]]
+                if label.get("stage_answers") != attributes["stage_answers"]:
+                    label = labels[positions[id_]] = label | attributes
+            written[each.stage] = Expression(id_, text_of(label))
+        gone = set(mine.values()) - {expression.id for expression in written.values()}
         detections = [label for label in labels if label["expression_id"] not in gone]
         if replace_label(place, expressions_field, stored, {"_cls": "TemporalDetections", "detections": detections}):
-            return ids
+            return written
 
 
 def _generated(labels: Sequence[RawLabel], masklets_field: str) -> dict[str, dict[str, str]]:

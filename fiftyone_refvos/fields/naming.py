@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -11,18 +12,25 @@ from bson import ObjectId
 
 from fiftyone_refvos.datasets.records import UNNAMED
 from fiftyone_refvos.fields.objects import identity_of
-from fiftyone_refvos.fields.samples import RawLabel, locate, read_frames, write_frames
+from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_frames, write_frames
 
 
-def number_objects(sample: fo.Sample, field: str) -> None:
+def number_objects(sample: fo.Sample, field: str) -> bool:
     """Gives the masks without `object_id` one: the next free numbers, by their `index` or `instance`.
 
     Args:
         sample: a sample of a dataset or a view
         field: the label field, without `frames.`
+
+    Returns:
+        whether there were any
+
+    Raises:
+        FieldError: if a frame holds an object twice, before anything is written
     """
     place = locate(sample)
     frames = _detections(read_frames(place, field))
+    _check_single(place, field, frames)
     known = {str(each["object_id"]) for label in frames.values() for each in label if _has_id(each)}
     free = (str(number) for number in count(1 + max((int(id_) for id_ in known if id_.isdecimal()), default=0)))
     ids: dict[tuple[object, ...], str] = {}
@@ -39,6 +47,7 @@ def number_objects(sample: fo.Sample, field: str) -> None:
         changed[number] = {"_cls": "Detections", "detections": detections}
     if changed:
         write_frames(place, field, changed)
+    return bool(changed)
 
 
 def name_masks(
@@ -132,6 +141,18 @@ def _renamed(
             "instance": instance,
             "category": category,
         }
+
+
+def _check_single(place: Place, field: str, frames: Mapping[int, list[RawLabel]]) -> None:
+    """Raises a FieldError where an object has several masks in a frame: all but one would be lost."""
+    for number, detections in frames.items():
+        keys = Counter((identity_of(each, n), each.get("expression_id")) for n, each in enumerate(detections))
+        for ((kind, value), _), times in keys.items():
+            if times > 1:
+                raise FieldError(
+                    f"{place}: 'frames.{field}' has {times} masks of the object with the {kind} {value!r} in frame "
+                    f"{number}: make them one mask, or give each object an object_id of its own"
+                )
 
 
 def _category(detection: RawLabel) -> str | None:

@@ -28,6 +28,7 @@ class ObjectTrack:
             are the confidences, 1 where a detection has none
         anno_id: the number of its masks in the files that it was imported from
         category: what kind of thing it is, where the dataset says so
+        identity: what tells it from other objects: the name of an attribute, and its value
     """
 
     object_id: str | None
@@ -35,6 +36,7 @@ class ObjectTrack:
     masklet: Masklet
     anno_id: str | None = None
     category: str | None = None
+    identity: tuple[object, ...] = ()
 
 
 def read_objects(
@@ -68,7 +70,7 @@ def read_objects(
         for number, label in sorted(read_frames(place, name).items())
         if label is not None and place.contains(number)
     }
-    by_expression: dict[tuple[object, ...], _Found] = {}
+    by_expression: dict[tuple[tuple[object, ...], object], _Found] = {}
     for number, detections in frames.items():
         for position, detection in enumerate(detections):
             if detection_ids is not None and str(detection["_id"]) not in detection_ids:
@@ -79,7 +81,7 @@ def read_objects(
             key = (identity_of(detection, position), expression_id)
             naming = set() if expression_id is None else {str(expression_id)}
             by_expression.setdefault(key, _Found(naming)).detections.setdefault(number, detection)
-    objects: dict[object, list[_Found]] = {}
+    objects: dict[tuple[object, ...], list[_Found]] = {}
     for (identity, _), found in by_expression.items():
         same = objects.setdefault(identity, [])
         known = next((each for each in same if each.agrees(found, place)), found)
@@ -87,7 +89,12 @@ def read_objects(
         known.expression_ids |= found.expression_ids
         if known is found:
             same.append(found)
-    return [found.finish(place, list(frames), size, canvas, empty) for same in objects.values() for found in same]
+    numbers = list(frames)
+    return [
+        found.finish(place, identity, numbers, size, canvas, empty)
+        for identity, same in objects.items()
+        for found in same
+    ]
 
 
 def identity_of(detection: Mapping[str, object], position: int) -> tuple[object, ...]:
@@ -113,7 +120,9 @@ class _Found:
         shared = self.detections.keys() & other.detections.keys()
         return all(_same_mask(place, self.detections[number], other.detections[number]) for number in shared)
 
-    def finish(self, place: Place, numbers: list[int], size: Size, canvas: Size, empty: RLE) -> ObjectTrack:
+    def finish(
+        self, place: Place, identity: tuple[object, ...], numbers: list[int], size: Size, canvas: Size, empty: RLE
+    ) -> ObjectTrack:
         first = next(iter(self.detections.values()))
         object_id = first.get("object_id")
         masks = []
@@ -134,7 +143,12 @@ class _Found:
             found=np.array([number in self.detections for number in numbers], dtype=bool),
         )
         return ObjectTrack(
-            object_id, frozenset(self.expression_ids), masklet, first.get("anno_id"), first.get("category")
+            object_id,
+            frozenset(self.expression_ids),
+            masklet,
+            first.get("anno_id"),
+            first.get("category"),
+            identity,
         )
 
 

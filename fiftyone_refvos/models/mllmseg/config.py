@@ -67,6 +67,11 @@ class MllmsegVideoInference(MllmsegInference):
             raise ValueError(f"over_time is {self.over_time!r}; choose one of {get_args(OverTime)}")
         if not isinstance(self.candidates, int) or isinstance(self.candidates, bool) or self.candidates < 1:
             raise ValueError(f"candidates is {self.candidates!r}; it must be a whole number of at least 1")
+        if self.over_time == "memory" and self.rejected != "empty":
+            raise ValueError(
+                f"rejected={self.rejected!r} has no meaning with over_time='memory', where what is rejected is not "
+                "tracked: leave it out, or choose over_time='per_frame'"
+            )
 
     @property
     def images(self) -> MllmsegInference:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fiftyone_refvos.masklet import Expression, Masklet
 from fiftyone_refvos.models.conversation import check_text
@@ -16,7 +18,7 @@ from fiftyone_refvos.models.sa2va.asking import Answer
 from fiftyone_refvos.models.sa2va.families import IMAGE, Turn
 from fiftyone_refvos.models.sa2va.images import ImageAnswer, ask_about_image, image_first
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter, VideoAnswers
-from fiftyone_refvos.models.sa2va.regions import Region, region_masks
+from fiftyone_refvos.models.sa2va.regions import Region, region_mask, region_masks
 from fiftyone_refvos.video import Frame, FrameSource
 
 _INTERLEAVED = "Please respond with interleaved segmentation masks for the corresponding parts of the answer."
@@ -27,6 +29,14 @@ DESCRIBE_VIDEO = f"{IMAGE}\nCould you please give me a brief description of the 
 DESCRIBE_REGION = f"{IMAGE}\nPlease give me a short description of the region in the picture marked by region1."
 """The published question for a caption of a region."""
 
+UNNAMED = "thing"
+"""The label of what a caption shows without a phrase."""
+
+
+def label_without_phrase(question: str) -> str:
+    """The label of what an answer shows without a phrase: the question, in images and videos alike."""
+    return question.strip()
+
 
 @dataclass(frozen=True)
 class VideoAnswer:
@@ -35,7 +45,7 @@ class VideoAnswer:
     Attributes:
         answer: of the language model
         key_frames: the frames that it saw, from 0
-        masklets: one per [SEG]; the text of each is its phrase, or the question
+        masklets: one per [SEG]; the text of each is its phrase, or the question, or `UNNAMED` of a caption
     """
 
     answer: Answer
@@ -95,7 +105,7 @@ class Sa2vaChat:
             ValueError: for a question that cannot be asked, and a video without frames
         """
         self.check(question)
-        return self._about_video(frames, question, history)
+        return self._about_video(frames, question, history, label_without_phrase(question))
 
     def describe_image(self, image: Frame) -> ImageAnswer:
         """A caption with a mask for each of its phrases."""
@@ -107,7 +117,15 @@ class Sa2vaChat:
         Raises:
             ValueError: for a video without frames
         """
-        return self._about_video(frames, DESCRIBE_VIDEO, ())
+        return self._about_video(frames, DESCRIBE_VIDEO, (), UNNAMED)
+
+    def region(self, name: str, region: Region, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """The mask by which a region of an image of a size (H, W) is marked, itself a region.
+
+        Raises:
+            ValueError: for a region that is none, which the message calls `name`
+        """
+        return region_mask(name, region, size, self._segmenter.family.grid)
 
     @torch.inference_mode()
     def describe_regions(self, image: Frame, regions: Sequence[Region]) -> list[Answer]:
@@ -125,14 +143,15 @@ class Sa2vaChat:
         return list(self._asker.ask_of_each(DESCRIBE_REGION, visual, marked))
 
     @torch.inference_mode()
-    def _about_video(self, frames: FrameSource, question: str, history: Sequence[Turn]) -> VideoAnswer:
+    def _about_video(
+        self, frames: FrameSource, question: str, history: Sequence[Turn], otherwise: str
+    ) -> VideoAnswer:
         if len(frames) == 0:
             raise ValueError(f"{frames.name} has no frames")
         keys, visual = self._segmenter.look(frames)
         asked, past = image_first(question, history)
         (answer,) = self._asker.ask([asked], visual, past)
-        labels = answer.labels(otherwise=question.replace(IMAGE, "").strip())
-        things = [Expression(str(number), label) for number, label in enumerate(labels)]
+        things = [Expression(str(number), label) for number, label in enumerate(answer.labels(otherwise))]
         masklets: list[Masklet] = []
         if things:
             steps = self._segmenter.track(frames, VideoAnswers(keys, [answer]))

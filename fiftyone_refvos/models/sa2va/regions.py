@@ -49,11 +49,12 @@ def region_masks(regions: Sequence[Region], size: tuple[int, int], grid: int = G
     Raises:
         ValueError: for a region that is empty, or outside of the image
     """
-    masks = [_mask(f"region {number}", region, size, grid) for number, region in enumerate(regions, start=1)]
+    masks = [region_mask(f"region {number}", region, size, grid) for number, region in enumerate(regions, start=1)]
     return np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
 
 
-def _mask(name: str, region: Region, size: tuple[int, int], grid: int) -> NDArray[np.bool_]:
+def region_mask(name: str, region: Region, size: tuple[int, int], grid: int = GRID) -> NDArray[np.bool_]:
+    """As `region_masks`, of one region, which errors call `name`; the mask is itself a region with this mask."""
     if isinstance(region, Points):
         return _around(name, region, size, grid)
     mask = _filled(name, region, size) if isinstance(region, Box) else region
