@@ -25,12 +25,12 @@ from .vote import Vote
 
 OPERATORS = (
     SegmentExpressions,
-    AskModel,
     EvaluateMasklets,
     FindFailures,
     CompareModels,
     Vote,
     MakePseudoLabels,
+    AskModel,
     DescribeObjects,
     TrainModel,
     LoadAdapter,

@@ -91,7 +91,7 @@ def test_segmenting_starts_from_the_key_frames_that_are_chosen(demo):
     demo.reload()
     assert segment_form(demo)["key_frames"]["type"]["values"] == ["kf"]
     result = segment(demo.limit(1), label_field="from_kf", key_frames="kf").result
-    assert (result["num_videos"], result["num_failed"]) == (1, 0)
+    assert (result["num_samples"], result["num_failed"]) == (1, 0)
     assert {masklet.key_frame for masklet in fields.read_masklets(demo.first(), "from_kf")} == {3}
     demo.reload()
     assert "goes on with what is missing" in texts(segment_form(demo, label_field="from_kf", key_frames="kf"))

@@ -174,7 +174,7 @@ def test_masklets_of_an_adapter_stand_beside_those_of_its_model(demo, trainings)
     rv.segment(demo, "glus-tiny", label_field="before")
     result = load(demo, adapters_folder=str(trainings), device="cpu").result
     count = demo.count("expressions.detections")
-    assert (result["label_field"], result["num_videos"], result["num_expressions"]) == ("dogs", 3, count)
+    assert (result["label_field"], result["num_samples"], result["num_expressions"]) == ("dogs", 3, count)
     demo.reload()
     made = run_records.made_by(demo, "dogs") or {}
     adapter = read_adapter(trainings / "dogs" / "adapter")
