@@ -28,8 +28,6 @@ def test_a_written_checkpoint_has_the_published_names_and_the_same_tensors(case:
     (base / "config.json").write_text(json.dumps(config | {"sam2": asdict(sizes)}))
     network = load_sa2va(base, device="cpu").network
     save_checkpoint(network.state_dict(), tmp_path / "written", base=base)
-    for name in base.glob("*token*"):
-        (tmp_path / "written" / name.name).write_bytes(name.read_bytes())
     again = load_sa2va(tmp_path / "written", device="cpu").network.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in network.state_dict().items())
     assert set(tensor_names(tmp_path / "written")) <= set(tensor_names(base))

@@ -12,6 +12,12 @@ from transformers import InternVLConfig
 from fiftyone_refvos.models.internlm2_weights import internlm2_names, pack_wqkv
 from fiftyone_refvos.models.internvl_weights import published_name
 
+TOKENIZER_FILES = (
+    *("tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"),
+)
+"""What lies beside the weights of a checkpoint, of either language family."""
+
 _PACKED = re.compile(r"^(.*\.)([qkv])_proj\.(weight|bias)$")
 
 

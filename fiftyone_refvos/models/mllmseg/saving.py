@@ -12,14 +12,9 @@ from torch import Tensor
 
 from fiftyone_refvos.models.checkpoint import read_config
 from fiftyone_refvos.models.glus.saving import PART_SIZE, new_folder
-from fiftyone_refvos.models.internvl_saving import published_tensors
+from fiftyone_refvos.models.internvl_saving import TOKENIZER_FILES, published_tensors
 from fiftyone_refvos.models.mllmseg.config import MllmsegConfig
 from fiftyone_refvos.models.mllmseg.weights import published_decoder_name
-
-_BESIDE = (
-    *("tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"),
-)
 
 
 def save_checkpoint(state: Mapping[str, Tensor], folder: Path, *, base: Path) -> None:
@@ -39,7 +34,7 @@ def save_checkpoint(state: Mapping[str, Tensor], folder: Path, *, base: Path) ->
     with new_folder(folder) as part:
         config = read_config(base) | {"use_llm_lora": 0}
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name in _BESIDE:
+        for name in TOKENIZER_FILES:
             if (base / name).is_file():
                 shutil.copyfile(base / name, part / name)
         save_torch_state_dict(tensors, part, max_shard_size=PART_SIZE, metadata={"format": "pt"})

@@ -11,8 +11,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from fiftyone_refvos.models.checkpoint import read_config
-from fiftyone_refvos.models.glus.saving import BESIDE, PART_SIZE, new_folder
-from fiftyone_refvos.models.internvl_saving import published_tensors
+from fiftyone_refvos.models.glus.saving import PART_SIZE, new_folder
+from fiftyone_refvos.models.internvl_saving import TOKENIZER_FILES, published_tensors
 from fiftyone_refvos.models.sa2va.config import Sa2vaConfig
 from fiftyone_refvos.models.sa2va.weights import published_name
 
@@ -33,7 +33,7 @@ def save_checkpoint(state: Mapping[str, Tensor], folder: Path, *, base: Path) ->
     with new_folder(folder) as part:
         config = read_config(base)
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name in BESIDE:
+        for name in TOKENIZER_FILES:
             if (base / name).is_file():
                 shutil.copyfile(base / name, part / name)
         sizes = Sa2vaConfig.from_dict(config, where=base)
