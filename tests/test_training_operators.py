@@ -184,7 +184,7 @@ def test_masklets_of_an_adapter_stand_beside_those_of_its_model(demo, trainings)
     sample = demo.first()
     assert fields.read_masklets(sample, "dogs") != []
     again = load(demo, adapters_folder=str(trainings), device="cpu").result
-    assert (again["num_videos"], again["num_skipped"]) == (0, 3)
+    assert (again["num_samples"], again["num_skipped"]) == (0, 3)
 
 
 def test_adapters_are_chosen_from_a_list(demo, trainings, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -169,7 +170,8 @@ def render(folder: Path, num_videos: int, *, side: int, split: Split = "train", 
         np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, (*frames, 3))
         np.lib.format.open_memmap(folder / _LABELS, "w+", np.uint8, frames)
     left = range(len(videos), num_videos)
-    with ProcessPoolExecutor() as processes:
+    # Not forked: a fork takes the locks along that other threads of the caller hold, and may wait for them for ever.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
         for described in processes.map(partial(_render, folder, split, first), left):
             videos.append(described)
             if len(videos) % _SAVE_EVERY == 0 or len(videos) == num_videos:
