@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from benchmarks.machine import processor
 from fiftyone_refvos.demo.expressions import KINDS
@@ -100,8 +101,9 @@ def train_and_measure(
     variant: Variant, seed: int, *, folder: Path, start: Path, videos: Path, steps: int, tests: int
 ) -> dict[str, Any]:
     """One cell: its J&F per kind of expression and over all, and how long it took."""
+    device = PartialState().device
     network = load_network(
-        start, start / "clip", GlusConfig.read(start), device=torch.device("cpu"), dtype=torch.float32
+        start, start / "clip", GlusConfig.read(start), device=device, dtype=torch.float32
     ).requires_grad_(True)
     tokenizer = LlamaTokenizer(start)
     config = variant.config(seed, steps)
@@ -126,6 +128,7 @@ def train_and_measure(
         "N-acc": quality.n_acc.mean,
         "T-acc": quality.t_acc.mean,
         "seconds": round(trained),  # of this process; less than the whole for a cell that was killed
+        "machine": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
     }
 
 
@@ -156,14 +159,15 @@ def _mean(values: Sequence[float]) -> str:
 def write(cells: Sequence[dict[str, Any]]) -> None:
     """Writes the results as they are now."""
     RESULTS.mkdir(exist_ok=True)
-    result = {"machine": processor(), "threads": torch.get_num_threads(), "cells": list(cells)}
+    result = {"threads": torch.get_num_threads(), "cells": list(cells)}
     (RESULTS / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
     sizes = {(cell["steps"], cell["videos"]) for cell in cells}
     told = ", ".join(f"{steps} steps each, {videos} test videos" for steps, videos in sorted(sizes))
+    machines = " and ".join(sorted({cell["machine"] for cell in cells}))
     text = [
         "# GLUS' ablation in miniature",
         "",
-        f"glus-tiny's recipe, {told}, on {processor()}. J&F in percent, mean ± standard deviation over seeds.",
+        f"glus-tiny's recipe, {told}, on {machines}. J&F in percent, mean ± standard deviation over seeds.",
         "",
         *table(cells),
     ]
