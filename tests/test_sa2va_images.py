@@ -75,6 +75,9 @@ def test_datasets_of_images_get_masks_of_their_expressions(dataset: fo.Dataset, 
     expected = [each.masks[0] for each in model.segmenter.for_images().segment(ArrayFrames(PICTURES), [BALL, DOG])]
     stored = [each.union(0) for sample in dataset for each in read_masklets(sample, "found", exact=True)]
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(stored, expected, strict=True))
+    dataset.apply_model(model.for_images(), label_field="applied")
+    ours, applied = (dataset.values(f"{field}.detections.bounding_box") for field in ("found", "applied"))
+    assert ours == applied
     record = dataset.get_run_info("segment_found").config.model
     assert record["name"] == "sa2va-1b"
     assert "mode" not in record
