@@ -19,10 +19,12 @@ FiftyOne is set up with; its two datasets are removed in the end.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ class Configuration:
 
     field: str
     model: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     predictions: str | None = None
 
     def __post_init__(self) -> None:
@@ -159,7 +161,7 @@ def recipe(
 def table(result: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     told = {each["field"]: each for each in result["configurations"]}
-    lines = ["# Several configurations, and their vote", "", *_introduction(), ""]
+    lines = ["# Several configurations, and their vote", "", *_introduction(result), ""]
     for title, found in result["datasets"].items():
         best = max(row["J&F"] for row in found["rows"].values())
         archive = found["archive"]
@@ -182,13 +184,20 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _introduction() -> list[str]:
+def _introduction(result: Mapping[str, Any]) -> list[str]:
     return [
-        f"`python -m benchmarks.pvuw_recipe --mevis ../shared/data/mevis`, {processor()}. The table shows the "
-        "procedure of the challenge report, not its numbers.",
+        f"`{result['command']}`, {result['processor']}. The table shows the procedure of the challenge report, not "
+        "its numbers.",
         "The shipped models are no match for the MeViS miniature, whose drawings and sentences they were not "
         "trained on.",
     ]
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The call as it was made, but for the folder, on which no figure depends."""
+    given = {name: value for name, value in vars(options).items() if name != "folder" and value is not None}
+    arguments = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return shlex.join(["python", "-m", "benchmarks.pvuw_recipe", *arguments])
 
 
 def _describe(configuration: Mapping[str, Any]) -> str:
@@ -232,6 +241,7 @@ def main() -> None:
         demo.delete()
         mevis.delete()
     result = {
+        "command": _command(options),
         "processor": processor(),
         "configurations": [vars(each) for each in configurations],
         "datasets": found,

@@ -66,10 +66,15 @@ def check_former(
 
     Args:
         others: counts the answers that are not to be overwritten
+
+    Raises:
+        FieldError: if somebody else uses the field in which answers are marked as to be replaced
+        FieldExistsError: if others made what the field holds
     """
     from fiftyone_refvos import fields, run_records
 
     dataset.reload()  # another process may have written the field since
+    fields.check_marker(dataset, path)
     former = run_records.recorded(dataset, key)
     if former is not None and former.get("path") != identity.get("path"):
         raise FieldExistsError(

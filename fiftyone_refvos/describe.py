@@ -117,7 +117,8 @@ def describe_objects(
         num_frames: how many frames of a video are shown at most
         attempts: how often a question is asked whose answer is of no use
         expressions_field: the sample field for the expressions
-        overwrite: describe anew what is described already; all objects of these videos are asked about again
+        overwrite: describe anew what is described already, of the objects that this call is about: those that the
+            view shows, and with "unnamed" those that nobody else has named. All others keep what they have
         progress: called before every object, and at the end
 
     Raises:
@@ -125,9 +126,10 @@ def describe_objects(
         PromptError: for a file of prompts that cannot be used
         ValueError: for unknown stages, and numbers that are not positive
         FieldExistsError: if another chat model, or other prompts, described objects of this field; with `overwrite`
-            if they described those of other samples
+            if they described others than those that this call is about
     """
-    from fiftyone_refvos.description_run import DescriptionRun, Wanted
+    from fiftyone_refvos.description_run import DescriptionRun
+    from fiftyone_refvos.description_scope import Wanted
 
     if not stages or {*stages} - {*STAGES}:
         raise ValueError(f"stages is {tuple(stages)!r}, but has to name some of {', '.join(STAGES)}")

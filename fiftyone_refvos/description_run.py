@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -16,7 +16,6 @@ from fiftyone_refvos.describe import DescriptionFailure, DescriptionReport
 from fiftyone_refvos.describing.pictures import ObjectPictures, VideoPictures
 from fiftyone_refvos.describing.stages import (
     STAGES,
-    Stage,
     StepAnswer,
     answers_until,
     ask_steps,
@@ -24,6 +23,7 @@ from fiftyone_refvos.describing.stages import (
     is_rejected,
     missing_steps,
 )
+from fiftyone_refvos.description_scope import Known, Wanted, split_records
 from fiftyone_refvos.fields import FieldError, frame_source
 from fiftyone_refvos.fields.descriptions import (
     GeneratedExpression,
@@ -31,9 +31,7 @@ from fiftyone_refvos.fields.descriptions import (
     State,
     count_records,
     declare_descriptions,
-    generated_expressions,
-    mark_all_pending,
-    read_records,
+    mark_pending,
     write_generated,
     write_record,
 )
@@ -43,25 +41,12 @@ from fiftyone_refvos.fields.scores import check_masklet_field
 from fiftyone_refvos.segment import FieldExistsError, Progress, describe
 
 if TYPE_CHECKING:
-    from fiftyone_refvos.describe import Objects
     from fiftyone_refvos.describing.chat import ChatModel
     from fiftyone_refvos.describing.prompts import Prompts
 
 _METHOD = "refvos_describe_objects"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be described, and how; see `describe_objects`. The stages come in their order."""
-
-    field: str
-    expressions_field: str
-    stages: tuple[Stage, ...]
-    objects: Objects
-    num_frames: int
-    attempts: int
 
 
 class DescriptionRun:
@@ -83,29 +68,39 @@ class DescriptionRun:
         _check_videos(self.samples)
         check_masklet_field(self.samples, field)
         identity = {**self.chat.identity, **self.prompts.identity, "num_frames": self.wanted.num_frames}
-        self._check_former(identity, overwrite)
+        asked, left = split_records(self.samples, self.wanted) if overwrite else ({}, [])
+        self._check_former(identity, overwrite, left)
         declare_descriptions(self.samples, field, expressions_field=self.wanted.expressions_field)
         if run_records.recorded(self.dataset, _key(field)) != identity:  # a run that goes on keeps its record
             run_records.record(self.dataset, _key(field), identity, method=_METHOD)
-        if overwrite:
-            mark_all_pending(self.samples, field)
+        mark_pending(self.dataset, field, asked)
 
-    def _check_former(self, identity: Mapping[str, Any], overwrite: bool) -> None:
-        """Refuses to mix what several chat models have said."""
+    def _check_former(self, identity: Mapping[str, Any], overwrite: bool, left: Sequence[tuple[str, str]]) -> None:
+        """Refuses to mix what several chat models have said.
+
+        Args:
+            identity: of the chat model and the prompts
+            overwrite: whether the objects that are asked about get new descriptions
+            left: the objects of these samples that keep theirs, each with the reason
+        """
         field = self.wanted.field
         former = run_records.recorded(self.dataset, _key(field))
         if former is None or former == dict(identity):
             return
         others = self.dataset.exclude(self.samples.values("id")) if overwrite else self.dataset
-        if not count_records(others, field):
+        if not left and not count_records(others, field):
             return
         different = sorted(name for name in {*former, *identity} if former.get(name) != identity.get(name))
         changes = ", ".join(f"{name} was {former.get(name)!r} and is {identity.get(name)!r}" for name in different)
-        way_out = "overwrite the whole dataset" if overwrite else "pass overwrite=True to describe them anew"
-        raise FieldExistsError(
-            f"objects of 'frames.{field}' were described in another way ({changes}), and one field is for one: "
-            f"{way_out}, or go on with the former settings"
-        )
+        problem = f"objects of 'frames.{field}' were described in another way ({changes}), and one field is for one"
+        if not overwrite:
+            way_out = "pass overwrite=True to describe them anew"
+        elif left:
+            (which, why), *_ = left
+            problem, way_out = f"{problem}, but {which} would keep its description", why
+        else:
+            way_out = "overwrite the whole dataset"
+        raise FieldExistsError(f"{problem}: {way_out}, or go on with the former settings")
 
     def save(self, report: DescriptionReport) -> None:
         """Stores the outcome of the latest call, failures included."""
@@ -148,31 +143,20 @@ class _Video:
         _check_ids(tracks, wanted.field)
         if number_objects(self.sample, wanted.field):
             tracks = read_objects(self.sample, wanted.field, source.size)
-        self.records = read_records(self.sample, wanted.field)
-        self.generated = generated_expressions(self.sample, wanted.field, expressions_field=wanted.expressions_field)
-        shown = _shown_objects(run.samples, sample_id, wanted.field)
+        self.known = known = Known.of(run.samples, self.sample, wanted)
         self.tracks = [
             track
             for track in tracks
-            if (shown is None or track.object_id in shown) and (wanted.objects == "all" or self._is_unnamed(track))
+            if known.why_left_out(str(track.object_id), track.expression_ids, wanted) is None
         ]
         frames = tracks[0].masklet.frames if tracks else ()  # the annotated ones, of all objects
         self.pictures = VideoPictures(source, frames, wanted.num_frames)
         self.texts: list[str] = []
 
-    def _is_unnamed(self, track: ObjectTrack) -> bool:
-        """Whether nothing names an object but what an earlier call has written."""
-        return track.expression_ids <= self._own_ids(str(track.object_id))
-
-    def _own_ids(self, object_id: str) -> set[str]:
-        """The ids of the expressions that earlier calls have written of an object, also of those deleted since."""
-        record = self.records.get(object_id)
-        return {*self.generated.get(object_id, {}).values(), *(record.expressions.values() if record else ())}
-
     def describe(self, track: ObjectTrack, report: DescriptionReport) -> None:
         """Describes one object, and accounts for it."""
         object_id = str(track.object_id)
-        record = self.records.get(object_id, ObjectRecord(object_id, "pending"))
+        record = self.known.records.get(object_id, ObjectRecord(object_id, "pending"))
         answers = [StepAnswer(**answer) for answer in record.answers]
         if self._is_done(record, answers):
             report.num_skipped += 1
@@ -181,7 +165,7 @@ class _Video:
             for answer in self._ask(track, answers):
                 answers.append(answer)
             self._keep(track, dataclasses.replace(record, state="pending", answers=_plain(answers), error=None))
-            written = self._write(track, answers)
+            written = self._write(track, answers, anew=record.anew)
         except BaseException as error:  # whatever it is, what was answered is not asked again
             reason = describe(error) if isinstance(error, Exception) else type(error).__name__
             self._keep(track, dataclasses.replace(record, state="failed", answers=_plain(answers), error=reason))
@@ -211,11 +195,12 @@ class _Video:
             chat, prompts = self.run.chat, self.run.prompts
             yield from ask_steps(chat, prompts, pictures, until=until, known=known, attempts=attempts)
 
-    def _write(self, track: ObjectTrack, answers: Sequence[StepAnswer]) -> dict[str, str]:
-        """Writes the expressions of an object, then what its masks say; returns their ids by stage."""
+    def _write(self, track: ObjectTrack, answers: Sequence[StepAnswer], *, anew: bool) -> dict[str, str]:
+        """Writes the expressions of an object, `anew` also where the answers are the former ones, then what its masks
+        say; returns their ids by stage."""
         object_id = str(track.object_id)
         texts = descriptions(answers)
-        former = self.generated.get(object_id, {})
+        former = self.known.generated.get(object_id, {})
         verdict = next((answer.verdict for answer in answers if answer.verdict is not None), None)
         expressions = [
             GeneratedExpression(stage, texts[stage], verdict, _plain(answers_until(stage, answers)))
@@ -228,10 +213,11 @@ class _Video:
             object_id,
             expressions,
             frames=_visible(track),
+            anew=anew,
             expressions_field=self.wanted.expressions_field,
         )
         named = {expression.id: expression.text for expression in written.values()}
-        dropped = self._own_ids(object_id) - named.keys()
+        dropped = self.known.own_ids(object_id) - named.keys()
         if named or dropped:
             name_masks(self.sample, self.wanted.field, object_id, named, dropped)
         self.texts += named.values()
@@ -279,10 +265,3 @@ def _check_ids(tracks: Sequence[ObjectTrack], field: str) -> None:
             f"'frames.{field}' has several objects with the {kind} {value!r}, as masklets of models have, where "
             "every expression counts its own: give every object of the video an id of its own"
         )
-
-
-def _shown_objects(samples: fo.Dataset | fo.DatasetView, sample_id: str, field: str) -> set[str] | None:
-    """The ids of the objects of which a view shows a mask; None where it shows all."""
-    if isinstance(samples, fo.Dataset):
-        return None
-    return {*samples.select(sample_id).values(f"frames.{field}.detections.object_id", unwind=True)}

@@ -22,7 +22,7 @@ Rule = Literal["majority", "report"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-CHUNK_BYTES = 1 << 16  # of encoded masks that are voted on at once, for which some 5 MB are needed
+CHUNK_BYTES = 100_000  # of encoded masks that are voted on at once, for which some 7 MB are needed
 _UNITS = 1 << 40  # the largest weight as a whole number, so that sums are exact and ties are ties
 
 
@@ -75,7 +75,7 @@ def vote(
         scores.append(stretches.shares(inside, sum(units)))
         both, one = stretches.pairs(len(members))
         agreement.append(np.divide(both, one, out=np.ones(len(one)), where=one > 0))
-        marked.append(stretches.sums(stretches.count > 0) > 0)
+        marked.append(one > 0)
     frames, seen = np.concatenate(agreement), np.concatenate(marked)
     score = np.concatenate(scores)
     masklet = Masklet(
@@ -180,9 +180,8 @@ def _edges_of(rles: Sequence[RLE], member: Masklet, name: str, frames: Sequence[
     for rle, frame in zip(rles, frames, strict=True):
         if tuple(rle["size"]) != tuple(member.size) or not rle["counts"]:
             raise _broken(name, member, frame)
-    lengths, is_last = rle_numbers(b"".join([rle["counts"] for rle in rles]))
-    bytes_before = np.cumsum([0, *(len(rle["counts"]) for rle in rles[:-1])])
-    stops = np.cumsum(np.add.reduceat(is_last, bytes_before, dtype=np.int64))
+    lengths, last_bytes = rle_numbers(b"".join([rle["counts"] for rle in rles]))
+    stops = np.searchsorted(last_bytes, np.cumsum([len(rle["counts"]) for rle in rles]))
     for start, stop in pairwise([0, *stops.tolist()]):
         undo_differences(lengths[start:stop])
     edges = np.cumsum(lengths)
@@ -192,8 +191,9 @@ def _edges_of(rles: Sequence[RLE], member: Masklet, name: str, frames: Sequence[
     if (lengths < 0).any():
         raise _broken(name, member, frames[int(np.searchsorted(stops, int((lengths < 0).argmax()), side="right"))])
     # The end of a frame ends a run of ones where the number of runs is even; else it is no edge.
-    odd = np.diff(stops, prepend=0) % 2 == 1
-    return np.delete(edges, stops[odd] - 1)
+    edge = np.ones(len(edges), dtype=bool)
+    edge[stops - 1] = np.diff(stops, prepend=0) % 2 == 0
+    return edges[edge]
 
 
 def _broken(name: str, member: Masklet, frame: int) -> ValueError:
@@ -254,9 +254,9 @@ class _Stretches:
         row.sort()
         position, what = row >> bits, row & ((1 << bits) - 1)
         length = position[1:] - position[:-1]
-        (kept,) = length.nonzero()
+        kept = np.flatnonzero(length != 0)
         changes = np.array([sign for _ in edges for sign in (1, -1)] + [0], dtype=kind)
-        count = changes[what].cumsum(dtype=kind)[kept]
+        count = changes.take(what).cumsum(dtype=kind)[kept].astype(np.int64)
         if set(units) == {1}:
             weight = count
         else:
@@ -264,7 +264,7 @@ class _Stretches:
             weight = weights[what].cumsum()[kept]
         position = position[kept]
         first = np.searchsorted(position, borders[:-1])
-        return cls(size, num_frames, position, length[kept], first, count, weight)
+        return cls(size, num_frames, position, length[kept].astype(np.int64), first, count, weight)
 
     def majority(self, units: Sequence[int]) -> BoolArray:
         """Which stretches have more than half of the weight of all; what rounding can cost is a tie."""
@@ -296,8 +296,7 @@ class _Stretches:
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:
         """The sum over the pixels of every frame."""
-        wide = np.result_type(values, np.int64)
-        return np.add.reduceat(np.multiply(values, self.length, dtype=wide), self.first)
+        return np.add.reduceat(values * self.length, self.first)
 
     def shares(self, inside: BoolArray, total: int) -> Floats:
         """The mean share of the votes of the chosen pixels of every frame; 0 where there are none."""

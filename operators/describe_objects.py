@@ -10,6 +10,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from fiftyone_refvos.describe import Objects, describe_objects
+from fiftyone_refvos.describing.chat import MAX_TOKENS
 from fiftyone_refvos.describing.opening import open_chat
 from fiftyone_refvos.describing.server import ServerChat
 from fiftyone_refvos.describing.stages import STAGES, Stage
@@ -40,6 +41,7 @@ class Choice:
         model: as the server calls it, a folder, or a repository of the hub
         server: the URL, None for a model that runs here
         result: the stage whose description becomes an expression, or ALL
+        max_tokens: of an answer
         prompts: an absolute path, None for the package's own
     """
 
@@ -47,6 +49,7 @@ class Choice:
     model: str
     server: str | None
     key_variable: str | None
+    max_tokens: int
     result: str
     objects: Objects
     prompts: str | None
@@ -62,6 +65,7 @@ class Choice:
             model=(params.get("model") or "").strip(),
             server=(params.get("server") or "").strip() or None,
             key_variable=(params.get("key_variable") or "").strip() or None,
+            max_tokens=int(params.get("max_tokens") or MAX_TOKENS),
             result=params.get("result") or STAGES[-1],
             objects=cast(Objects, params.get("objects") or "unnamed"),
             prompts=forms.folder(params.get("prompts")),
@@ -90,6 +94,7 @@ class DescribeObjects(LibraryOperator[Choice]):
         *,
         server: str | None = None,
         key_variable: str | None = None,
+        max_tokens: int = MAX_TOKENS,
         field: str | None = None,
         result: str = STAGES[-1],
         objects: Objects = "unnamed",
@@ -104,6 +109,7 @@ class DescribeObjects(LibraryOperator[Choice]):
             model: as the server calls it; without a server a folder, or a repository of the hub
             server: the URL of an OpenAI-compatible server, to which pictures are sent
             key_variable: the environment variable with its key, where the run takes place
+            max_tokens: of an answer; one that would be longer is an error
             field: the frame field with the masks, without `frames.`
             result: the stage whose description becomes an expression: "object", "scene", "video", or "all"
             objects: "unnamed" or "all"
@@ -118,6 +124,7 @@ class DescribeObjects(LibraryOperator[Choice]):
             "model": model,
             "server": server,
             "key_variable": key_variable,
+            "max_tokens": max_tokens,
             "field": field,
             "result": result,
             "objects": objects,
@@ -145,6 +152,9 @@ class DescribeObjects(LibraryOperator[Choice]):
             label="File of prompts on the server of the App",
             view=types.TextFieldView(placeholder="optional"),
         )
+        inputs.int(
+            "max_tokens", label="Longest answer, in tokens", default=MAX_TOKENS, min=1, view=types.FieldView(space=6)
+        )
         inputs.bool("overwrite", label="Describe anew what is described already", default=False)
         forms.add_schedule_notice(inputs)
 
@@ -157,7 +167,12 @@ class DescribeObjects(LibraryOperator[Choice]):
     def work(self, samples: Samples, choice: Choice, tell: Tell) -> dict[str, Any]:
         report = describe_objects(
             samples,
-            open_chat(choice.model, server=choice.server, key_variable=choice.key_variable),
+            open_chat(
+                choice.model,
+                server=choice.server,
+                key_variable=choice.key_variable,
+                max_tokens=choice.max_tokens,
+            ),
             field=choice.field or GROUND_TRUTH,
             stages=STAGES if choice.result == ALL else [cast(Stage, choice.result)],
             objects=choice.objects,

@@ -293,6 +293,23 @@ def test_interrupted_overwriting_of_captions_loses_none_and_goes_on(images: fo.D
     assert images.values("boxes.detections.caption") == [["It is red."]] * 2
 
 
+def test_fields_of_others_that_are_called_as_our_marks_are_never_touched(images: fo.Dataset) -> None:
+    rv.ask(images, saying(BALL), "What is it?", answer_field="what")
+    images.add_sample_field("what_outdated", fo.BooleanField)
+    images.set_values("what_outdated", [True, False])
+    for overwrite in (False, True):
+        with pytest.raises(fields.FieldError, match="'what_outdated' is where answers in 'what' are marked"):
+            rv.ask(images, saying(COLOUR), "What is it?", answer_field="what", overwrite=overwrite)
+    assert images.values("what_outdated") == [True, False]
+    add_regions(images)
+    sample = images.first()
+    sample.boxes.detections[0]["words_outdated"] = "mine"  # no field is declared for it
+    sample.save()
+    with pytest.raises(fields.FieldError, match=r"'boxes.detections.words_outdated' is where"):
+        rv.caption_regions(images, saying(BALL), regions_field="boxes", attribute="words")
+    assert run_records.recorded(images, "regions_boxes_words") is None
+
+
 def test_regions_that_a_view_does_not_show_are_left_alone(images: fo.Dataset) -> None:
     add_regions(images)
     view = images.filter_labels("boxes", fo.ViewField("label") == "b")

@@ -1,4 +1,4 @@
-"""`rv.describe_objects`: what is written, what is asked, and how a run goes on."""
+"""`rv.describe_objects`: what is written, and what cannot be described."""
 
 from __future__ import annotations
 
@@ -11,76 +11,21 @@ import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.describing import PromptError, ServerChat
 from fiftyone_refvos.fields import FieldError
-from fiftyone_refvos.fields.naming import name_masks
-from tests.chats import UNREACHABLE, agreeing, chat_server, said
-from tests.fields_data import boxes, masklet, write_images
-
-SIZE, FRAMES = (20, 30), 4
-COLUMNS = {"1": 3, "2": 12, "3": 20}
-
-
-def truth(number: int, named: dict[str, str], instances: dict[str, fo.Instance]) -> list[fo.Detection]:
-    """In frame `number` three squares in a row, the third in frames 2 and 3 alone."""
-    found = []
-    for index, (object_id, column) in enumerate(COLUMNS.items(), start=1):
-        if object_id == "3" and number not in (2, 3):
-            continue
-        box = [column / SIZE[1], 5 / SIZE[0], 4 / SIZE[1], 4 / SIZE[0]]
-        found.append(
-            fo.Detection(
-                label=named.get(object_id, "car"),
-                bounding_box=box,
-                mask=np.ones((4, 4), dtype=bool),
-                index=index,
-                instance=instances[object_id],
-                object_id=object_id,
-                expression_id="0" if object_id in named else None,
-            )
-        )
-    return found
+from tests.chats import agreeing, chat_server
+from tests.described import FRAMES, SIZE, add_videos, expressions, masks, records
+from tests.fields_data import boxes, masklet
 
 
 @pytest.fixture
 def videos(dataset, tmp_path) -> fo.Dataset:
-    """Two videos with three objects each; a human has named object 1."""
-    for k in range(2):
-        names = write_images(tmp_path / str(k), num_frames=FRAMES, size=SIZE)
-        sample = fo.Sample(
-            filepath=str(tmp_path / f"{k}.mp4"),
-            metadata=fo.VideoMetadata(total_frame_count=FRAMES),
-            frames_dir=str(tmp_path / str(k)),
-            frame_names=names,
-            frame_size=[SIZE[1], SIZE[0]],
-        )
-        instances = {object_id: fo.Instance() for object_id in COLUMNS}
-        for number in range(1, FRAMES + 1):
-            detections = truth(number, {"1": "the first car"}, instances)
-            sample.frames[number] = fo.Frame(ground_truth=fo.Detections(detections=detections))
-        dataset.add_sample(sample)
-        fields.add_expressions(sample, "the first car")
-    return dataset
+    """Two videos with three objects each."""
+    return add_videos(dataset, tmp_path)
 
 
 def columns_of(images) -> str:
     """Looks at the outlined picture: where the yellow begins."""
     yellow = (images[0] == (255, 255, 0)).all(axis=-1)
     return f"the car at {int(np.flatnonzero(yellow.any(axis=0))[0]) + 1}"
-
-
-def expressions(dataset: fo.Dataset) -> list[fo.TemporalDetection]:
-    dataset.reload()
-    return [each for sample in dataset for each in sample.expressions.detections]
-
-
-def records(sample: fo.Sample) -> dict[str, fo.TemporalDetection]:
-    return {each.object_id: each for each in sample.ground_truth_descriptions.detections}
-
-
-def masks(sample: fo.Sample, number: int = 2) -> list[tuple[str, str | None, str, int]]:
-    return [
-        (each.object_id, each.expression_id, each.label, each.index)
-        for each in sample.frames[number].ground_truth.detections
-    ]
 
 
 def test_unnamed_objects_get_an_expression_with_all_it_rests_on(videos) -> None:
@@ -119,145 +64,6 @@ def test_unnamed_objects_get_an_expression_with_all_it_rests_on(videos) -> None:
     assert (info.config.method, info.config.model["chat"]) == ("refvos_describe_objects", "rules")
     assert info.config.model["prompts"] == "refvos-en"
     assert videos.load_run_results("describe_ground_truth").num_expressions == 4
-
-
-def test_a_second_call_asks_nothing_and_further_stages_only_what_is_missing(videos) -> None:
-    view = videos.limit(1)
-    chat = agreeing()
-    assert rv.describe_objects(view, chat, stages=["object"]).num_expressions == 2
-    assert chat.steps == ["crop", "full", "check"] * 2
-    again = rv.describe_objects(view, chat, stages=["object"])
-    assert (again.num_skipped, again.num_expressions, len(chat.asked)) == (2, 0, 6)
-    more = rv.describe_objects(view, chat, stages=["video", "scene"])
-    assert chat.steps[6:] == ["scene", "video"] * 2
-    assert more.num_objects == 2
-    texts = [(each.expression_id, each.stage, each.label) for each in expressions(videos)[1:7]]
-    assert [stage for _, stage, _ in texts[:2]] == ["object", "object"]
-    assert [(id_, stage) for id_, stage, _ in texts[2:]] == [
-        ("3", "scene"),
-        ("4", "video"),
-        ("5", "scene"),
-        ("6", "video"),
-    ]
-    of_object = [each for each in masks(view.first()) if each[0] == "2"]
-    assert [(id_, text) for _, id_, text, _ in of_object] == [
-        ("1", "a red disc"),
-        ("3", "the red disc left of the tree"),
-        ("4", "the red disc that rolls to the tree"),
-    ]
-    tracks = [
-        {each.index: each.instance.id for each in view.first().frames[number].ground_truth.detections}
-        for number in (1, 2)
-    ]
-    assert tracks[0].items() <= tracks[1].items()
-    assert len(tracks[1]) == 7
-    assert rv.describe_objects(view, chat, stages=["video"]).num_skipped == 2
-
-
-def test_a_corrected_text_stays_until_the_object_is_described_otherwise(videos) -> None:
-    view, chat = videos.limit(1), agreeing()
-    rv.describe_objects(view, chat, stages=["object"])
-    sample = videos.first()
-    sample.expressions.detections[1].label = "a crimson disc"
-    sample.save()
-    rv.describe_objects(view, chat, stages=["object", "scene"])
-    assert expressions(videos)[1].label == "a crimson disc"
-    of_object = [each[1:3] for each in masks(videos.first()) if each[0] == "2"]
-    assert of_object == [("1", "a crimson disc"), ("3", "the red disc left of the tree")]
-    rv.describe_objects(view, agreeing(crop="a pink disc"), stages=["object"], overwrite=True)
-    assert expressions(videos)[1].label == "a pink disc"
-
-
-def test_rejected_objects_keep_their_record_and_are_not_asked_again(videos) -> None:
-    chat = agreeing(check="CONFLICT: one is a dog")
-    report = rv.describe_objects(videos, chat)
-    assert (report.num_rejected, report.num_expressions, report.num_objects) == (4, 0, 0)
-    assert len(expressions(videos)) == 2
-    record = records(videos.first())["2"]
-    assert (record.label, record.expression_ids) == ("rejected", [])
-    assert record.stage_answers[2]["answer"] == "CONFLICT: one is a dog"
-    assert masks(videos.first())[1] == ("2", None, "car", 2)
-    asked = len(chat.asked)
-    again = rv.describe_objects(videos, chat)
-    assert (again.num_skipped, len(chat.asked)) == (4, asked)
-    rejected = videos.filter_labels("ground_truth_descriptions", F("label") == "rejected")
-    assert rejected.count("ground_truth_descriptions.detections") == 4
-
-
-def test_failures_are_listed_and_a_second_call_goes_on_after_the_last_answer(videos) -> None:
-    chat = agreeing(scene=UNREACHABLE)
-    report = rv.describe_objects(videos, chat)
-    assert [(each.object_id, each.error) for each in report.failures[:2]] == [
-        ("2", "ChatError: nobody is there"),
-        ("3", "ChatError: nobody is there"),
-    ]
-    assert "object '2': ChatError: nobody is there" in str(report)
-    assert len(expressions(videos)) == 2
-    record = records(videos.first())["2"]
-    assert (record.label, record.error, len(record.stage_answers)) == ("failed", "ChatError: nobody is there", 3)
-    chat.answers["scene"] = "the car"
-    chat.asked.clear()
-    report = rv.describe_objects(videos, chat)
-    assert (report.num_expressions, report.failures) == (4, [])
-    assert chat.steps == ["scene", "video"] * 4
-    assert records(videos.first())["2"].error is None
-
-
-def test_a_stopped_run_goes_on(videos) -> None:
-    def stop(images) -> str:
-        raise KeyboardInterrupt
-
-    chat = agreeing(video=stop)
-    with pytest.raises(KeyboardInterrupt):
-        rv.describe_objects(videos, chat)
-    assert records(videos.first())["2"].label == "failed"
-    chat.answers["video"] = "the car that rolls"
-    chat.asked.clear()
-    assert rv.describe_objects(videos, chat).num_expressions == 4
-    assert chat.steps[:2] == ["video", "crop"]
-
-
-def test_expressions_that_were_written_without_their_masks_are_taken_up(videos) -> None:
-    """As after a power cut between the two writes."""
-    view, chat = videos.limit(1), agreeing()
-    rv.describe_objects(view, chat)
-    sample = view.first()
-    name_masks(sample, "ground_truth", "2", {}, {"1"})
-    sample = videos[sample.id]
-    for each in sample.ground_truth_descriptions.detections:
-        each.label, each.expression_ids, each.stages = "pending", [], []
-    sample.save()
-    assert masks(sample)[1][:3] == ("2", None, "car")
-    asked = len(chat.asked)
-    rv.describe_objects(view, chat)
-    assert len(chat.asked) == asked
-    assert [each.expression_id for each in expressions(videos)][:3] == ["0", "1", "2"]
-    assert [each[1] for each in masks(videos.first())] == ["0", "1", "2"]
-
-
-def test_other_settings_are_refused_and_overwrite_keeps_ids(videos) -> None:
-    rv.describe_objects(videos, agreeing())
-    other = agreeing(video="something else")
-    other.name = "other"
-    with pytest.raises(rv.FieldExistsError, match="chat was 'rules' and is 'other'.*overwrite=True"):
-        rv.describe_objects(videos, other)
-    with pytest.raises(rv.FieldExistsError, match="overwrite the whole dataset"):
-        rv.describe_objects(videos.limit(1), other, overwrite=True)
-    other.answers["crop"] = UNREACHABLE
-    assert len(rv.describe_objects(videos, other, overwrite=True).failures) == 4
-    assert expressions(videos)[1].label == "the red disc that rolls to the tree"  # until there is a new one
-    other.answers["crop"] = "a disc"
-    rv.describe_objects(videos, other)
-    assert [(each.expression_id, each.label) for each in expressions(videos)[:3]] == [
-        ("0", "the first car"),
-        ("1", "something else"),
-        ("2", "something else"),
-    ]
-    assert masks(videos.first())[1] == ("2", "1", "something else", 2)
-    other.answers["check"] = "conflict"
-    rv.describe_objects(videos, other, overwrite=True)
-    assert [each.expression_id for each in expressions(videos)] == ["0", "0"]
-    assert masks(videos.first())[1] == ("2", None, "car", 2)
 
 
 def test_all_objects_and_views(videos) -> None:
@@ -348,22 +154,6 @@ def test_what_cannot_be_described(videos, dataset) -> None:
     assert not videos.has_run("describe_ground_truth")
 
 
-def test_a_server_that_breaks_down_on_the_way(videos, monkeypatch) -> None:
-    monkeypatch.setenv("SOME_KEY", "s3cret")
-    answers = [said("a car"), said("A car."), said("CONSISTENT"), said("the car"), said("the car that rolls")]
-    with chat_server(*answers[:3], (500, ""), (500, ""), answers[3], (200, "junk")) as server:
-        chat = ServerChat(server.address, "m", attempts=3, backoff=0.01, key_variable="SOME_KEY")
-        report = rv.describe_objects(videos.limit(1), chat)
-        assert [each.object_id for each in report.failures] == ["2", "3"]
-        assert "junk instead of an answer" in report.failures[0].error
-        server.script[:] = [answers[4], *answers]
-        report = rv.describe_objects(videos.limit(1), chat)
-        assert (report.num_expressions, report.failures) == (2, [])
-    stored = videos.get_run_info("describe_ground_truth").config.model
-    assert stored["url"] == server.address
-    assert "s3cret" not in f"{stored} {videos.first().to_dict()} {report}"
-
-
 def test_no_record_holds_the_key(videos, monkeypatch, caplog) -> None:
     caplog.set_level("DEBUG")
     with chat_server((401, "the key s3cret is not known")) as server:
@@ -389,20 +179,6 @@ def test_fields_whose_expressions_tell_which_frames_they_cover(videos) -> None:
     assert generated.expression.text == "the red disc that rolls to the tree"
     assert generated.masks == named.masks[1:]
     assert fields.stale_expressions(videos.first(), "model") == set()
-
-
-def test_an_expression_that_was_deleted_is_not_written_again(videos) -> None:
-    rv.describe_objects(videos, agreeing())
-    sample = videos.first()
-    del sample.expressions.detections[1]
-    sample.save()
-    chat = agreeing()
-    assert rv.describe_objects(videos, chat).num_skipped == 4
-    assert not chat.asked
-    assert [each.expression_id for each in expressions(videos)] == ["0", "2", "0", "1", "2"]
-    rv.describe_objects(videos, chat, overwrite=True)
-    assert [each.expression_id for each in expressions(videos)][:3] == ["0", "2", "3"]
-    assert [each[:2] for each in masks(videos.first())] == [("1", "0"), ("2", "3"), ("3", "2")]
 
 
 def test_images_are_refused(dataset) -> None:

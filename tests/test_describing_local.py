@@ -1,75 +1,26 @@
-"""A chat model of `transformers`, tiny and with random weights: LLaVA, made here."""
+"""`TransformersChat`, with a tiny LLaVA: alone, and through all stages of a description."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import fiftyone as fo
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
 
+import fiftyone_refvos as rv
 from fiftyone_refvos.describing import ChatError
 from fiftyone_refvos.describing.local import TransformersChat
-
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "what", "is", "it", "a", "red", "dog", "USER", "SAYS"]
-TEMPLATE = (
-    "{% for message in messages %}USER {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}SAYS"
-)
+from tests.described import add_videos, expressions, records
+from tests.small_llava import WORDS, saying, write_llava
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A checkpoint of a few kilobytes as `save_pretrained` writes it."""
-    path = tmp_path_factory.mktemp("llava")
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
-    )
-    text = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4, image_token_id=4)
-    LlavaForConditionalGeneration(config).save_pretrained(path)
-    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        chat_template=TEMPLATE,
-        image_token="<image>",
-        num_additional_image_tokens=1,
-    ).save_pretrained(path)
-    return path
+    return write_llava(tmp_path_factory.mktemp("llava"))
 
 
 def picture(value: int) -> np.ndarray:
@@ -77,16 +28,27 @@ def picture(value: int) -> np.ndarray:
 
 
 def test_it_answers_with_and_without_pictures(folder) -> None:
-    chat = TransformersChat(folder, device="cpu", max_new_tokens=4)
+    chat = saying(TransformersChat(folder, device="cpu", max_new_tokens=4), *["a red dog </s>", "it </s>", "a </s>"])
     answers = [chat.ask(images, "what is it") for images in ([], [picture(0)], [picture(0), picture(255)])]
-    assert all(set(answer.split()) <= set(WORDS) for answer in answers)
-    assert chat.ask([picture(0)], "what is it") == answers[1]  # the most likely one, not a sampled one
-    assert max(len(answer.split()) for answer in answers) <= 4
-    assert chat.identity == {"chat": "transformers", "model": str(folder), "max_new_tokens": 4}
+    assert answers == ["a red dog", "it", "a"]  # as many tokens as may be, the end included, in the first
+    assert chat.identity == {"chat": "transformers", "model": str(folder)}
+
+
+def test_an_answer_that_does_not_end_is_an_error_that_names_the_limit(folder) -> None:
+    chat = saying(TransformersChat(folder, device="cpu", max_new_tokens=3), "a red dog")
+    with pytest.raises(ChatError, match="does not end within 3 tokens: raise max_new_tokens .* 'a red dog'"):
+        chat.ask([], "what is it")
+    free = TransformersChat(folder, device="cpu", max_new_tokens=3)
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(ChatError) as caught:
+            free.ask([picture(0)], "what is it")
+        messages.add(str(caught.value))
+    assert len(messages) == 1  # the most likely answer, not a sampled one
 
 
 def test_pictures_and_question_reach_the_model(folder) -> None:
-    chat = TransformersChat(folder, device="cpu", max_new_tokens=1)
+    chat = saying(TransformersChat(folder, device="cpu", max_new_tokens=1), "</s>")
     seen: dict[str, torch.Tensor] = {}
     chat.model.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
     tower = chat.model.get_submodule("model.vision_tower")
@@ -138,3 +100,34 @@ def test_a_checkpoint_without_chat_template(folder, tmp_path) -> None:
     (mute / "chat_template.jinja").unlink()
     with pytest.raises(ChatError, match="has no chat template"):
         TransformersChat(mute, device="cpu")
+
+
+@pytest.fixture
+def video(dataset, tmp_path) -> fo.DatasetView:
+    """A video with two objects that nobody has named."""
+    return add_videos(dataset, tmp_path).limit(1)
+
+
+def test_random_weights_describe_nothing_and_that_is_recorded(folder, video) -> None:
+    report = rv.describe_objects(video, TransformersChat(folder, device="cpu", max_new_tokens=4))
+    assert [each.object_id for each in report.failures] == ["2", "3"]
+    for record in records(video.first()).values():
+        assert (record.label, record.stage_answers) == ("failed", [])
+        assert "does not end within 4 tokens" in record.error
+    assert len(expressions(video)) == 1
+
+
+def test_a_local_model_goes_through_all_stages_and_on_after_junk(folder, video) -> None:
+    junk = [*["a dog </s>", "a red dog </s>"], *["it is a dog </s>"] * 3]
+    report = rv.describe_objects(video, saying(TransformersChat(folder, device="cpu"), *junk * 2))
+    assert [each.object_id for each in report.failures] == ["2", "3"]
+    assert "got no answer that begins with CONSISTENT or CONFLICT in 3 attempts" in report.failures[0].error
+    assert "the last was 'it is a dog'" in report.failures[0].error
+    assert [each["answer"] for each in records(video.first())["2"].stage_answers] == ["a dog", "a red dog"]
+
+    more = TransformersChat(folder, device="cpu", max_new_tokens=8)  # a longer answer is no other model
+    rest = ["CONSISTENT </s>", "a dog what is red </s>", "it is a red dog </s>"]
+    report = rv.describe_objects(video, saying(more, *rest * 2), stages=["object", "scene", "video"])
+    assert (report.num_objects, report.num_expressions, report.failures) == (2, 6, [])
+    assert [each.label for each in expressions(video)[1:4]] == ["a dog", "a dog what is red", "it is a red dog"]
+    assert records(video.first())["2"].label == "described"

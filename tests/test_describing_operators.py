@@ -54,15 +54,16 @@ def test_a_run_describes_and_reports(video):
 def test_from_python(video):
     with chat_server(said("consistent")) as server:
         operator = foo.get_operator(uri("describe_objects"))
-        result = operator(video, "m", server=server.address, result="object").result
+        result = operator(video, "m", server=server.address, result="object", max_tokens=2000).result
     assert result["num_expressions"] == 1
-    assert len(server.requests) == 3
+    assert [body["max_tokens"] for _, _, body in server.requests] == [2000] * 3
 
 
 def test_the_form_says_where_pictures_go(video):
     shown = form(video)
     assert shown["field"]["default"] == "ground_truth"
     assert shown["result"]["default"] == "video"
+    assert shown["max_tokens"]["default"] == 512
     assert "privacy" not in shown
     assert "key_variable" not in shown
     shown = form(video, server="https://example.org/v1")

@@ -12,6 +12,7 @@ import pytest
 import fiftyone_refvos as rv
 from fiftyone_refvos.cli import main
 from fiftyone_refvos.describing import ServerChat
+from fiftyone_refvos.describing.chat import MAX_TOKENS
 from fiftyone_refvos.describing.prompts import OWN, STEPS
 from fiftyone_refvos.fields.descriptions import State
 from tests.chats import chat_server, said
@@ -57,7 +58,13 @@ def test_tables_and_defaults():
     said_of = {
         name: int(number) for name, number in re.findall(r"`(\w+)=`[^`(]*\((\d+)\)", PAGE.split("- `ServerChat")[1])
     }
-    assert said_of == {"timeout": chat.timeout, "attempts": chat.attempts, "backoff": chat.backoff}
+    assert said_of == {
+        "timeout": chat.timeout,
+        "attempts": chat.attempts,
+        "backoff": chat.backoff,
+        "max_tokens": chat.max_tokens,
+        "max_new_tokens": MAX_TOKENS,
+    }
 
 
 def test_the_command_describes(dataset, tmp_path, capsys):
@@ -66,8 +73,8 @@ def test_the_command_describes(dataset, tmp_path, capsys):
     dataset.add_sample(sample)
     with chat_server(said("CONSISTENT")) as server:
         command = ["describe", dataset.name, "some-model", "--server", server.address]
-        assert main([*command, "--stage", "object", "--stage", "scene"]) == 0
-    assert len(server.requests) == 4
+        assert main([*command, "--stage", "object", "--stage", "scene", "--max-tokens", "2000"]) == 0
+    assert [body["max_tokens"] for _, _, body in server.requests] == [2000] * 4
     assert "2 expressions of 1 objects" in capsys.readouterr().out
     assert main(["describe", dataset.name, "some-model", "--server", server.address, "--device", "cpu"]) == 1
     assert "leave out the device" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def reference_masks(sa2va: Sa2vaSegmenter, frames: ArrayFrames, keys: Sequence[i
 
 @pytest.mark.parametrize(
     ("length", "count", "keys"),
-    [(6, 3, [0, 2, 5]), (4, 25, [0, 1, 2, 3]), (9, 1, [0])],  # more frames than memories in the last
+    [(6, 3, [0, 2, 5]), (4, 25, [0, 1, 2, 3]), (1, 5, [0]), (9, 1, [0])],  # more frames than memories in the last
 )
 def test_uniform_frames_are_decoded_alone_remembered_and_walked_from_the_first(
     length: int, count: int, keys: list[int]
@@ -131,6 +131,18 @@ def test_uniform_frames_are_decoded_alone_remembered_and_walked_from_the_first(
     assert reference.any()
     assert not reference.all()
     assert (ours != reference).mean() <= 5e-4
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_videos_of_as_many_frames_as_key_frames_or_fewer_have_key_frames_alone(length: int) -> None:
+    frames = noise_video(length)
+    first, uniform, certain = (
+        by_frame(sa2va.segment(frames, [BALL]), BALL)
+        for sa2va in (segmenter(), segmenter(mode="uniform"), segmenter("sa2va_i_a"))
+    )
+    assert sorted(first) == sorted(uniform) == sorted(certain) == list(range(length))
+    assert all((first[frame].masks == uniform[frame].masks).all() for frame in range(length))
+    assert all(result.found and result.masks.shape == (1, 48, 64) for result in certain.values())
 
 
 def test_later_key_frames_change_the_frames_before_them() -> None:
@@ -263,3 +275,25 @@ def test_unknown_families_and_config_values_are_named(tmp_path: Path, key: str, 
 
     with pytest.raises(CheckpointError, match=message):
         Sa2vaConfig.read(changed_checkpoint(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"vision_config": {"model_type": "qwen2_vl"}}, "is 'qwen2_vl'; known are qwen2_5_vl, qwen3_vl"),
+        ({"vision_config": None}, "has a wrong entry"),
+        ({"text_config": {"hidden_act": "swish9"}}, "text_config.hidden_act is 'swish9'"),
+    ],
+)
+def test_unknown_values_of_the_qwen_families_are_named(tmp_path: Path, entries: dict, message: str) -> None:
+    source = shared_path("golden", "sa2va", "qwen2_5_vl_a", "checkpoint", "config.json")
+    config = json.loads(source.read_text())
+    for name, values in entries.items():
+        config[name] = values and config[name] | values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        Sa2vaConfig.read(tmp_path)
+    del config["vision_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="config.json lacks the entry 'vision_config'"):
+        Sa2vaConfig.read(tmp_path)

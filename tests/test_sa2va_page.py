@@ -30,7 +30,8 @@ def test_the_page_runs_as_it_stands(dataset: fo.Dataset, tmp_path: Path) -> None
     (image,) = noise_video(1).frames
     Image.fromarray(image).save(tmp_path / "0.png")
     boxes = fo.Detections(detections=[fo.Detection(label="box", bounding_box=[0.25, 0.25, 0.5, 0.5])])
-    dataset.add_sample(fo.Sample(str(tmp_path / "0.png"), boxes=boxes))
+    ball = fo.Classifications(classifications=[fo.Classification(label="the ball")])
+    dataset.add_sample(fo.Sample(str(tmp_path / "0.png"), boxes=boxes, expressions=ball))
     names: dict[str, Any] = {"images": dataset, "videos": videos, "image": image, "frames": noise_video(6)}
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         block = block.replace('"sa2va-4b"', f'"sa2va-4b", checkpoint={str(folder)!r}, device="cpu"')
@@ -40,6 +41,7 @@ def test_the_page_runs_as_it_stands(dataset: fo.Dataset, tmp_path: Path) -> None
     assert [(each["mode"], each["key_frames"]) for each in recorded] == [("first", 5), ("uniform", 20)]
     with pytest.raises(rv.FieldExistsError, match="mode was 'first' and is 'uniform'"):
         rv.segment(videos, names["spread"], label_field="sa2va")
+    assert dataset.values("sa2va.detections.label") == [["the ball"]]
     assert dataset.values("shown") == dataset.values("caption") == ["Sure, ."]
     assert dataset.values("boxes.detections.words") == [["Sure, ."]]
     assert videos.has_frame_field("where")

@@ -79,7 +79,7 @@ def test_the_form_offers_the_models_and_fields_of_images(images, chosen) -> None
     assert "key_frames" not in shown
     assert "clip_path" not in shown
     with pytest.raises(
-        ExecutionError, match=reason("model") + "'glus-tiny' is none of the models, which are mllmseg"
+        ExecutionError, match=reason("model") + "'glus-tiny' is none of the models, which are sa2va-tiny"
     ):
         execute(NAME, images, model="glus-tiny")
 

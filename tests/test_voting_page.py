@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.pvuw_recipe import CONFIGURATIONS, RESULTS, VOTES, Configuration, read_configurations
+from benchmarks.pvuw_recipe import CONFIGURATIONS, RESULTS, VOTES, Configuration, read_configurations, table
 from fiftyone_refvos.ensemble import Rule, vote
 from fiftyone_refvos.models.glus.config import GlusInference
 from fiftyone_refvos.models.registry import MODELS
@@ -37,6 +37,8 @@ def test_the_committed_table_is_of_the_configurations():
     assert tuple(Configuration(**each) for each in result["configurations"]) == CONFIGURATIONS
     for found in result["datasets"].values():
         assert [*found["rows"]] == [*(each.field for each in CONFIGURATIONS), *VOTES]
+    assert f"--videos {result['datasets']['Demo world']['videos']}" in result["command"]
+    assert (RESULTS / "pvuw_recipe.md").read_text(encoding="utf-8") == table(result)
 
 
 def test_configurations_are_checked():

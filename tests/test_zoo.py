@@ -19,7 +19,7 @@ from fiftyone_refvos.models.devices import DeviceError
 from fiftyone_refvos.models.hub import HubError, HubSource
 from fiftyone_refvos.models.loading import load_segmenter
 from fiftyone_refvos.models.mllmseg.per_frame import PerFrameSegmenter
-from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS
+from fiftyone_refvos.models.registry import CLIP, MODELS, SELECTORS, SHIPPED, shipped_size
 from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
 from fiftyone_refvos.verify.sa2va_case import read_sizes
 from fiftyone_refvos.zoo import SelectorModel
@@ -227,3 +227,9 @@ def test_the_selector_loads_by_name_from_a_local_checkpoint() -> None:
 def test_a_selector_without_published_weights_says_so() -> None:
     with pytest.raises(CheckpointError, match="weights of 'glus-kfs' were never published: pass checkpoint="):
         foz.load_zoo_model("glus-kfs", device="cpu")
+
+
+def test_the_sa2va_that_ships_is_small() -> None:
+    config = json.loads((SHIPPED / "sa2va-tiny" / "config.json").read_text())
+    assert config["llm_config"]["vocab_size"] <= 2_000
+    assert shipped_size("sa2va-tiny") <= 15e6

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.describing.chat import MAX_TOKENS
 from fiftyone_refvos.describing.stages import STAGES
 
 
@@ -17,6 +18,9 @@ def add_describe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--server", metavar="URL", help="an OpenAI-compatible server, to which pictures are sent")
     parser.add_argument("--key-variable", metavar="NAME", help="environment variable with the key of the server")
     parser.add_argument("--device", help="of a model without a server: cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--max-tokens", type=int, default=MAX_TOKENS, metavar="N", help="of an answer (default: %(default)s)"
+    )
     parser.add_argument("--field", default="ground_truth", help="frame field with the masks (default: %(default)s)")
     parser.add_argument(
         "--stage",
@@ -38,7 +42,13 @@ def _describe(args: argparse.Namespace) -> int:
 
     report = describe_objects(
         named_samples(args),
-        open_chat(args.model, server=args.server, key_variable=args.key_variable, device=args.device),
+        open_chat(
+            args.model,
+            server=args.server,
+            key_variable=args.key_variable,
+            device=args.device,
+            max_tokens=args.max_tokens,
+        ),
         field=args.field,
         stages=args.stage or ("video",),
         objects=args.objects,

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from fiftyone_refvos.video import Frame
 
+MAX_TOKENS = 512
+"""Of an answer, unless a user says else."""
 _EXCERPT = 200  # characters
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fiftyone_refvos.describing.chat import ChatError
+from fiftyone_refvos.describing.chat import MAX_TOKENS, ChatError, excerpt
 from fiftyone_refvos.models.devices import resolve_device, resolve_dtype
 from fiftyone_refvos.models.hub import HubSource, fetch
 from fiftyone_refvos.video import Frame
@@ -25,7 +25,8 @@ class TransformersChat:
         revision: of the repository; a branch is pinned to the commit of the first download
         device: where it runs; by default the GPU where there is one
         dtype: its precision; by default bfloat16 on a GPU, else float32
-        max_new_tokens: of an answer, which is the most likely one, not a sampled one
+        max_new_tokens: of an answer, which is the most likely one, not a sampled one; one that would be longer is an
+            error
 
     Raises:
         ChatError: if the folder holds no such model, one that needs code of its own, or not all of its weights
@@ -39,7 +40,7 @@ class TransformersChat:
         revision: str = "main",
         device: str | None = None,
         dtype: str | None = None,
-        max_new_tokens: int = 512,
+        max_new_tokens: int = MAX_TOKENS,
     ) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -68,12 +69,16 @@ class TransformersChat:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells it from others."""
-        return {"chat": "transformers", **self._source, "max_new_tokens": self.max_new_tokens}
+        """What tells it from others; no answer depends on `max_new_tokens`."""
+        return {"chat": "transformers", **self._source}
 
     @torch.inference_mode()
     def ask(self, images: Sequence[Frame], text: str) -> str:
-        """The most likely answer to a question."""
+        """The most likely answer to a question.
+
+        Raises:
+            ChatError: if it does not end within `max_new_tokens`
+        """
         content: list[dict[str, Any]] = [{"type": "image", "image": Image.fromarray(each)} for each in images]
         inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": [*content, {"type": "text", "text": text}]}],
@@ -88,7 +93,18 @@ class TransformersChat:
         found = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
         new = found[0, inputs["input_ids"].shape[1] :]
         answer: str = self.processor.decode(new, skip_special_tokens=True)
+        if len(new) >= self.max_new_tokens and int(new[-1]) not in self._ends:
+            raise ChatError(
+                f"the answer of {self._source['model']} does not end within {self.max_new_tokens} tokens: raise "
+                f"max_new_tokens of TransformersChat; it begins {excerpt(answer)}"
+            )
         return answer
+
+    @property
+    def _ends(self) -> set[int]:
+        """The tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        return {*ends} if isinstance(ends, list) else {ends}
 
 
 def _find(checkpoint: str, revision: str) -> tuple[Path, dict[str, str]]:

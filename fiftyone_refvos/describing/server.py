@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from fiftyone_refvos.describing.chat import ChatError, excerpt
+from fiftyone_refvos.describing.chat import MAX_TOKENS, ChatError, excerpt
 from fiftyone_refvos.video import Frame
 
 _PIECE = 1 << 16
@@ -51,7 +51,7 @@ class ServerChat:
         attempts: how often a question is sent that gets no answer in time, a broken connection, an error of the
             server (5xx, and 429: too many requests), or junk; any other refusal ends it at once
         backoff: seconds before the second attempt; twice as many before every further one
-        max_tokens: of an answer
+        max_tokens: of an answer; one that would be longer is an error
         temperature: of the sampling; 0 for the most likely answer
 
     Raises:
@@ -64,7 +64,7 @@ class ServerChat:
     timeout: float = 120.0
     attempts: int = 4
     backoff: float = 1.0
-    max_tokens: int = 512
+    max_tokens: int = MAX_TOKENS
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
@@ -81,12 +81,14 @@ class ServerChat:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells it from others; how patient it is changes no answer, and the key is nobody's business."""
+        """What tells it from others; how patient it is changes no answer, and the key is nobody's business.
+
+        Nor does `max_tokens`: an answer that would be longer is an error.
+        """
         return {
             "chat": "server",
             "url": self.url.rstrip("/"),
             "model": self.model,
-            "max_tokens": self.max_tokens,
             "temperature": self.temperature,
         }
 

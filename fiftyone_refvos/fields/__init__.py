@@ -6,6 +6,7 @@ only here. Functions take samples of datasets, views and clips views alike.
 
 from fiftyone_refvos.fields.answers import (
     captioned_labels,
+    check_marker,
     declare_answers,
     declare_text,
     has_answer,
@@ -60,6 +61,7 @@ __all__ = [
     "canvas_size",
     "captioned_labels",
     "check_label_field",
+    "check_marker",
     "clear_field",
     "clear_leftovers",
     "count_key_frames",

@@ -17,6 +17,9 @@ from fiftyone_refvos.fields.schema import declare, declare_detections, masklet_p
 from fiftyone_refvos.masklet import Masklet
 from fiftyone_refvos.models.sa2va.regions import Box, Points, Region
 
+_MARKER = "True where a text is to be replaced"
+"""The description of the fields that say so, by which they are told from fields of users with the same name."""
+
 # Where the labels lie in a field that marks regions.
 _MARKS: dict[type[fo.Label], str] = {fo.Detections: "detections", fo.Keypoints: "keypoints"}
 
@@ -51,6 +54,20 @@ def is_in_use(dataset: fo.Dataset, path: str) -> bool:
     return bool(labels) and dataset._sample_collection.find_one(found) is not None
 
 
+def check_marker(dataset: fo.Dataset, path: str) -> None:
+    """Makes sure that nobody else uses the field in which texts at a path are marked as to be replaced.
+
+    Raises:
+        FieldError: if somebody does
+    """
+    marker = _outdated(path)
+    if is_in_use(dataset, marker) and getattr(dataset.get_field(marker), "description", None) != _MARKER:
+        raise FieldError(
+            f"dataset {dataset.name!r}: {marker!r} is where answers in {path!r} are marked as to be replaced, but it "
+            "holds something else: rename it, or choose another name for the answers"
+        )
+
+
 def has_answer(sample: fo.Sample, field: str) -> bool:
     """Whether a sample has a text, be it empty, in a field, and it is not outdated."""
     text, outdated = locate(sample).values(field, _outdated(field))
@@ -71,7 +88,7 @@ def mark_answers_outdated(samples: fo.Dataset | fo.DatasetView, field: str) -> N
     ids, texts = dataset.select(samples.values("id")).values(["id", field])
     marked = {id_: True for id_, text in zip(ids, texts, strict=True) if text is not None}
     if marked:
-        declare(dataset, _outdated(field), fo.BooleanField)
+        _declare_marker(dataset, field)
         dataset.set_values(_outdated(field), marked, key_field="id")
 
 
@@ -194,8 +211,13 @@ def mark_texts_outdated(dataset: fo.Dataset, path: str, labels: Iterable[tuple[s
     """Marks an attribute of labels, by ids of sample and label, as to be replaced: each stays until then."""
     marked = [_value(sample_id, label_id, True) for sample_id, label_id in labels]
     if marked:
-        declare(dataset, _outdated(path), fo.BooleanField)
+        _declare_marker(dataset, path)
         dataset.set_label_values(_outdated(path), marked)
+
+
+def _declare_marker(dataset: fo.Dataset, path: str) -> None:
+    if dataset.get_field(_outdated(path)) is None:
+        dataset.add_sample_field(_outdated(path), fo.BooleanField, description=_MARKER)
 
 
 def _outdated(path: str) -> str:

@@ -7,7 +7,7 @@ run resumable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ _ON_RECORDS: dict[str, Kind] = {
     "stages": (fo.ListField, fo.StringField),
     "stage_answers": (fo.ListField, fo.DictField),
     "error": (fo.StringField, None),
+    "anew": (fo.BooleanField, None),
 }
 _ON_MASKS: dict[str, Kind] = dict.fromkeys(("expression_id", "object_id", "category"), (fo.StringField, None))
 
@@ -70,6 +71,8 @@ class ObjectRecord:
         answers: of the chat model, as plain values, in the order of the steps
         expressions: the ids of the expressions that were made, by stage
         error: why it failed
+        anew: whether new expressions take the place of the former ones also where the answers are the same, and
+            somebody has corrected the text since
     """
 
     object_id: str
@@ -77,6 +80,7 @@ class ObjectRecord:
     answers: tuple[Mapping[str, Any], ...] = ()
     expressions: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def read_records(sample: fo.Sample, masklets_field: str) -> dict[str, ObjectReco
             answers=tuple(label.get("stage_answers") or ()),
             expressions=dict(zip(label.get("stages") or (), label.get("expression_ids") or (), strict=True)),
             error=label.get("error"),
+            anew=bool(label.get("anew")),
         )
         for label in labels
     }
@@ -166,16 +171,32 @@ def write_record(sample: fo.Sample, masklets_field: str, record: ObjectRecord, *
         stages=list(record.expressions),
         stage_answers=[dict(answer) for answer in record.answers],
         error=record.error,
+        anew=record.anew,
     )
     others = [each for each in labels_of(stored) if each.get("object_id") != record.object_id]
     write_label(place, name, {**stored, "detections": [*others, detection.to_dict()]})
 
 
-def mark_all_pending(samples: fo.Dataset | fo.DatasetView, masklets_field: str) -> None:
-    """Makes the objects of samples be asked about anew; their expressions stay until there are new ones."""
-    dataset, name = root_dataset(samples), records_field(masklets_field)
-    view = dataset.select(samples.values("id")).exists(name)
-    view.set_field(f"{name}.detections.label", "pending").set_field(f"{name}.detections.stage_answers", []).save(name)
+def mark_pending(dataset: fo.Dataset, masklets_field: str, objects: Mapping[str, Collection[str]]) -> None:
+    """Makes objects be asked about anew; their expressions stay until there are new ones.
+
+    Args:
+        dataset: with records
+        masklets_field: the field with the masks
+        objects: object ids by sample id; those without a record are asked about in any case
+    """
+    if not objects:
+        return
+    path = f"{records_field(masklets_field)}.detections"
+    found = dataset.select(list(objects)).values(["id", f"{path}.id", f"{path}.object_id"])
+    labels = [
+        {"sample_id": sample_id, "label_id": label_id}
+        for sample_id, label_ids, object_ids in zip(*found, strict=True)
+        for label_id, object_id in zip(label_ids or (), object_ids or (), strict=True)
+        if object_id in objects[sample_id]
+    ]
+    for name, value in (("anew", True), ("stage_answers", []), ("label", "pending")):
+        dataset.set_label_values(f"{path}.{name}", [{**label, "value": value} for label in labels])
 
 
 def count_records(samples: fo.Dataset | fo.DatasetView, masklets_field: str) -> int:
@@ -198,12 +219,14 @@ def write_generated(
     generated: Sequence[GeneratedExpression],
     *,
     frames: Sequence[int],
+    anew: bool = False,
     expressions_field: str = EXPRESSIONS,
 ) -> dict[str, Expression]:
     """Writes the expressions of an object in one step, in place of its former ones.
 
     That of a stage keeps its id, so that masklets of models which were made for another text turn stale; where it
-    rests on the same answers it stays as it is, since somebody may have corrected it. Former ones of other stages go.
+    rests on the same answers it stays as it is, since somebody may have corrected it, unless it is to be written
+    `anew`. Former ones of other stages go.
 
     Args:
         sample: a sample of a dataset or a view
@@ -211,6 +234,7 @@ def write_generated(
         object_id: of the object
         generated: at most one expression per stage; none removes the former ones
         frames: indices from 0 of the frames that show it
+        anew: see above
         expressions_field: the field with the expressions
 
     Returns:
@@ -233,7 +257,7 @@ def write_generated(
                 labels.append(label)
             else:
                 label = labels[positions[id_]]
-                if label.get("stage_answers") != attributes["stage_answers"]:
+                if anew or label.get("stage_answers") != attributes["stage_answers"]:
                     label = labels[positions[id_]] = label | attributes
             written[each.stage] = Expression(id_, text_of(label))
         gone = set(mine.values()) - {expression.id for expression in written.values()}

@@ -186,7 +186,7 @@ TRAINABLE = tuple(name for name, spec in MODELS.items() if spec.system == "glus"
 ANSWERING = tuple(name for name, spec in MODELS.items() if spec.system == "sa2va")
 """Names that `fiftyone_refvos.ask` asks."""
 
-IMAGE_MODELS = tuple(name for name, spec in MODELS.items() if spec.system == "mllmseg")
+IMAGE_MODELS = tuple(name for name, spec in MODELS.items() if spec.system in ("mllmseg", "sa2va"))
 """Names whose models segment images, too; all others are for videos alone."""
 
 
@@ -204,7 +204,7 @@ def zoo_class(name: str) -> str:
     """The class of `fiftyone_refvos.zoo` that is made of a model; that of its config is called `<class>Config`."""
     if name in SELECTORS:
         return "SelectorModel"
-    return "RefVOSImageModel" if name in IMAGE_MODELS else "RefVOSModel"
+    return "RefVOSImageModel" if MODELS[name].system == "mllmseg" else "RefVOSModel"
 
 
 def shipped_size(name: str) -> int:

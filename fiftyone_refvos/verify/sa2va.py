@@ -17,7 +17,7 @@ from fiftyone_refvos.models.sa2va.inference import VideoAnswers
 from fiftyone_refvos.models.sa2va.pixels import internvl_frames, internvl_image, sam_pixels
 from fiftyone_refvos.models.sa2va.tracking import FrameFeatures, ObjectTracks, TrackStep, encode_frame
 from fiftyone_refvos.models.sam2 import masks_at_size
-from fiftyone_refvos.models.sam2_tracking import inside, masks_through_image
+from fiftyone_refvos.models.sam2_tracking import TrackedMasks, inside, masks_through_image
 from fiftyone_refvos.verify import tables
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.verify.sa2va_case import (
@@ -73,7 +73,7 @@ def _check_video(case: Case, tasks: dict[str, str]) -> None:
     visual = case.family.see_video(list(keys.values()))
     answers = case.answers(tasks, visual)
     for prefix, task in tasks.items():
-        case.add_equal(f"{prefix}.sample_idx", indices)
+        case.add_indices(f"{prefix}.sample_idx", indices)
         _add_vision(case, prefix, list(keys.values()), visual, single=False)
         case.add_answer(prefix, task, answers[prefix], visual)
     seen = VideoAnswers(keys, list(answers.values()))
@@ -164,30 +164,28 @@ def _add_steps(case: Case, prefix: str, steps: list[TrackStep], row: int, num_ke
 def _check_consistent(case: Case, prefix: str, keys: dict[int, Frame]) -> None:
     """Sa2VA-i: key masks from the stored prompt embedding, and all else from the stored key masks."""
     sam, size, golden = case.family.network.sam, case.frames.size, case.golden
+    asked = golden[f"{prefix}.sample_idx"].tolist() if f"{prefix}.sample_idx" in golden else [*keys]
     masks = torch.from_numpy(case.unpack(f"{prefix}.key_masks_packed", size[1]))
     tracks = ObjectTracks(sam, len(case.frames), size)
     features = {index: encode_frame(sam, frame) for index, frame in keys.items()}
     prompt = golden[f"{prefix}.prompt_embed"]
-    found = [sam.decode_alone(sam.language_decoder, each.language, prompt) for each in features.values()]
-    given = {n: tracks.give(n, each, mask[None]) for (n, each), mask in zip(features.items(), masks, strict=True)}
+    decoded = {n: sam.decode_alone(sam.language_decoder, each.language, prompt) for n, each in features.items()}
+    found = [decoded[n] for n in asked]
+    given = {n: tracks.give(n, features[n], mask[None]) for n, mask in zip(asked, masks, strict=True)}
     rest = [index for index in range(len(case.frames)) if index not in keys]
     followed = {
         index: tracks.follow(index, encode_frame(sam, frame), certain=True, remember=True).masks
         for index, frame in zip(rest, case.frames.read(rest), strict=True)
     }
-    tracked = [followed[index] for index in rest]
     case.add(
         prefix,
         {
             "key_low_res_logits_s4": (torch.stack([m.low_res[0, 0, ::4, ::4] for m in found]), MASK_LOGITS),
             "key_ious": (torch.stack([m.ious[0] for m in found]), SAM),
-            "track_low_res_logits_s4": (torch.stack([m.low_res[0, 0, ::4, ::4] for m in tracked]), MASK_LOGITS),
-            "track_ious": (torch.stack([m.ious[0] for m in tracked]), SAM),
-            "track_obj_ptr": (torch.stack([m.pointer[0] for m in tracked]), SAM),
-            "track_object_score_logits": (torch.stack([m.object_score[0] for m in tracked]), SAM),
         },
     )
-    pointers = torch.stack([m.pointer[0] for m in given.values()])
+    _add_followed(case, prefix, [followed[index] for index in rest])
+    pointers = torch.stack([given[n].pointer[0] for n in asked])
     # stored before empty masks get the pointer for absence, which is all that is made of those
     case.add_rows(f"{prefix}.key_mask_obj_ptr_raw", pointers, masks.flatten(1).any(dim=1), SAM)
     outlines = torch.cat([inside(masks_at_size(m.low_res, size)) for m in found])
@@ -196,6 +194,21 @@ def _check_consistent(case: Case, prefix: str, keys: dict[int, Frame]) -> None:
     case.add(prefix, {"propagated_1024_s32": (_square(case, low_res)[:, ::32, ::32], MASK_LOGITS)})
     _add_outlines(case, prefix, low_res, MASK_PIXELS, size, note=" from the stored key masks")
     case.input_only(f"{prefix}.key_mask_object_score_raw", "nothing is made of it")
+
+
+def _add_followed(case: Case, prefix: str, followed: list[TrackedMasks]) -> None:
+    """Sa2VA-i: what the original SAM2 made of the frames that are no key frames, which a short video lacks."""
+    values = {
+        "track_low_res_logits_s4": ([m.low_res[0, 0, ::4, ::4] for m in followed], MASK_LOGITS),
+        "track_ious": ([m.ious[0] for m in followed], SAM),
+        "track_obj_ptr": ([m.pointer[0] for m in followed], SAM),
+        "track_object_score_logits": ([m.object_score[0] for m in followed], SAM),
+    }
+    if followed:
+        case.add(prefix, {name: (torch.stack(rows), tolerance) for name, (rows, tolerance) in values.items()})
+    else:
+        for name in values:
+            case.input_only(f"{prefix}.{name}", "all frames are key frames")
 
 
 def _check_whole_video(case: Case, seen: VideoAnswers, prefixes: list[str], tolerance: float) -> None:

@@ -129,6 +129,13 @@ class Case:
             self.report.add_equal(name, ours, golden.tolist())
             self.compared.add(name)
 
+    def add_indices(self, name: str, ours: list[int]) -> None:
+        """Compares key frames; of a video with fewer frames than key frames, the published program repeats some."""
+        golden = self.golden.get(name)
+        if golden is not None:
+            self.report.add_equal(name, ours, sorted({*golden.tolist()}))
+            self.compared.add(name)
+
     def add_masks(self, name: str, ours: NDArray[np.bool_], *, tolerance: float, note: str = "") -> None:
         """Compares masks `(T, H, W)` with those stored as bits along the width."""
         golden = self.golden.get(name)

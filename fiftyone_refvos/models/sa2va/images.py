@@ -1,20 +1,25 @@
-"""Sa2VA on a single image: an answer, and a mask for each [SEG] in it."""
+"""Sa2VA on a single image: an answer, a mask for each [SEG] in it, and masks of expressions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fiftyone_refvos.masklet import Expression, FrameResult
+from fiftyone_refvos.models.conversation import check_length, check_text
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
+from fiftyone_refvos.models.sa2va.config import Sa2vaInference
 from fiftyone_refvos.models.sa2va.families import IMAGE, Turn
 from fiftyone_refvos.models.sa2va.tracking import FrameFeatures, encode_frame
 from fiftyone_refvos.models.sam2_tracking import TrackedMasks, masks_through_image
-from fiftyone_refvos.video import Frame
+from fiftyone_refvos.models.segmenter import Segmenter, check_request
+from fiftyone_refvos.video import Frame, FrameSource
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,82 @@ def decode_image(asker: Asker, image: Frame, prompts: Tensor) -> tuple[FrameFeat
     sam = asker.family.network.sam
     features = encode_frame(sam, image)
     return features, sam.decode_alone(sam.language_decoder, features.language, prompts)
+
+
+class Sa2vaImageSegmenter(Segmenter):
+    """Referring segmentation of images, each as a video of one frame, with the published question about images.
+
+    Args:
+        asker: with its family
+        settings: how long answers are, and how many expressions go through a network together
+    """
+
+    def __init__(self, asker: Asker, settings: Sa2vaInference) -> None:
+        self._asker = asker
+        self._settings = settings
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that the masks depend on, as plain values; modes are of videos."""
+        return {"max_new_tokens": self._settings.max_new_tokens}
+
+    def check(self, expression: Expression) -> None:
+        """Raises a ValueError for an expression that is empty or holds a reserved token."""
+        check_text(expression.text, self._asker.family.tokenizer, what=f"expression {expression.id!r}")
+
+    def segment(
+        self,
+        frames: FrameSource,
+        expressions: Sequence[Expression],
+        *,
+        key_frames: Mapping[str, int] | None = None,
+    ) -> Iterator[FrameResult]:
+        """Streams the masks of all expressions of each image: one per [SEG], and `found=False` without any.
+
+        Raises:
+            ValueError: without an image, for expressions that cannot be asked, ids given twice, or key frames
+        """
+        check_request(frames, expressions)
+        if key_frames:
+            raise ValueError("key frames are of videos: an image has none")
+        for expression in expressions:
+            self.check(expression)
+        return self._segment(frames, expressions)
+
+    @torch.inference_mode()
+    def _segment(self, frames: FrameSource, expressions: Sequence[Expression]) -> Iterator[FrameResult]:
+        for index, image in enumerate(frames.read(range(len(frames)))):
+            answers = self._ask(image, expressions)
+            counts = [len(answer.prompt_embeddings) for answer in answers]
+            masks, scores = self._decode(image, torch.cat([answer.prompt_embeddings for answer in answers]))
+            start = 0
+            for expression, count in zip(expressions, counts, strict=True):
+                own = slice(start, start + count)
+                start += count
+                if count:
+                    yield FrameResult(index, expression.id, masks[own], scores[own], True)
+                else:
+                    nothing = np.zeros((1, *image.shape[:2]), dtype=bool)
+                    yield FrameResult(index, expression.id, nothing, np.zeros(1, dtype=np.float32), False)
+
+    def _ask(self, image: Frame, expressions: Sequence[Expression]) -> list[Answer]:
+        family = self._asker.family
+        visual, most = family.see_image(image), family.network.config.text.max_position_embeddings
+        questions = [f"{IMAGE}\n Please segment {expression.text} in this image." for expression in expressions]
+        for expression, question in zip(expressions, questions, strict=True):
+            check_length(expression, len(family.encode(question, visual)), max_length=most)
+        return list(self._asker.ask(questions, visual))
+
+    def _decode(self, image: Frame, prompts: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Masks `(S, H, W)` and their predicted IoU, of text embeddings `(S, d)`."""
+        sam, size = self._asker.family.network.sam, image.shape[:2]
+        if len(prompts) == 0:
+            return np.zeros((0, *size), dtype=bool), np.zeros(0, dtype=np.float32)
+        features = encode_frame(sam, image).language
+        parts = [
+            sam.decode_alone(sam.language_decoder, features, chunk)
+            for chunk in prompts.split(self._settings.expression_batch)
+        ]
+        masks = torch.cat([masks_through_image(part.low_res, sam.image_size, size) for part in parts])
+        scores = torch.cat([part.ious.amax(dim=1) for part in parts])
+        return masks.cpu().numpy(), scores.float().cpu().numpy()

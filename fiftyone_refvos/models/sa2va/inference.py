@@ -18,6 +18,7 @@ from fiftyone_refvos.models.conversation import check_length, check_text
 from fiftyone_refvos.models.sa2va.asking import Answer, Asker
 from fiftyone_refvos.models.sa2va.config import RESOURCES, Mode, Sa2vaInference
 from fiftyone_refvos.models.sa2va.families import IMAGE, Family, Visual
+from fiftyone_refvos.models.sa2va.images import Sa2vaImageSegmenter
 from fiftyone_refvos.models.sa2va.tracking import VideoStep, track_video
 from fiftyone_refvos.models.sam2_tracking import masks_through_image
 from fiftyone_refvos.models.segmenter import check_request
@@ -64,6 +65,10 @@ class Sa2vaSegmenter:
         """The settings that the masks depend on, as plain values; batch sizes are none of them."""
         settings = asdict(self.settings) | {"mode": self.mode}
         return {name: value for name, value in settings.items() if name not in RESOURCES}
+
+    def for_images(self) -> Sa2vaImageSegmenter:
+        """The same networks as a segmenter of images."""
+        return Sa2vaImageSegmenter(self.asker, self.settings)
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty or holds a reserved token."""
