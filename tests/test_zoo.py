@@ -28,7 +28,7 @@ from scripts.make_manifest import text
 from tests.conftest import REPOSITORY
 from tests.shared import shared_path
 
-SELECTOR_NAMES = ["glus-kfs"]
+SELECTOR_NAMES = ["glus-kfs", "kfs-tiny"]
 NAMES = ["glus", "glus-a", "glus-s", "glus-s-partial", "glus-tiny"]
 SA2VA_NAMES = [
     "sa2va-tiny",
