@@ -194,7 +194,7 @@ def export_frame_scores(
 
     Raises:
         FileExistsError: if a file exists, without `overwrite`; nothing is written then
-        DatasetError: if no frame has a score
+        DatasetError: if no frame has a score, or an expression has them for another number of frames
     """
     from fiftyone_refvos import fields
     from fiftyone_refvos.datasets.files import DatasetError
@@ -204,7 +204,12 @@ def export_frame_scores(
         names = fields.frame_names(sample)
         lists = fields.read_frame_list(sample, field, "key_frame_scores", expressions_field=expressions_field)
         for id_, values in lists.items():
-            for frame, value in zip(names, values, strict=False):
+            if len(values) != len(names):
+                raise DatasetError(
+                    f"expression {id_!r} of {name} has scores of {len(values)} frames in {field!r}, but the video "
+                    f"has {len(names)}: select key frames again"
+                )
+            for frame, value in zip(names, values, strict=True):
                 if value is not None:
                     contents[Path(folder, name, id_, f"{frame}.json")] = json.dumps({"iou": value})
     if not contents:

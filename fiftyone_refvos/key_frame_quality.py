@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -45,6 +45,17 @@ class ExpressionQuality:
     spread: float
     chosen: float
     best: float
+
+    @classmethod
+    def of(
+        cls, names: tuple[str, str, str, str], frames: Sequence[int], scores: Sequence[float], ious: Sequence[float]
+    ) -> ExpressionQuality:
+        """Compares scores with true IoU; `names` are sample, video, expression and its text."""
+        from fiftyone_refvos.metrics.correlation import spearman, spread
+
+        chosen = max(range(len(scores)), key=lambda n: (scores[n], -n))
+        known = tuple(frames), tuple(scores), tuple(ious)
+        return cls(*names, *known, spearman(scores, ious), spread(ious), ious[chosen], max(ious))
 
     def figure(self) -> Figure:
         """Score and true IoU over the frames, each on an axis of its own: scores have no bounds."""
@@ -158,7 +169,7 @@ def key_frame_quality(
         expressions_field: the sample field with the expressions
 
     Raises:
-        FieldError: if no expression of the samples has both
+        FieldError: if no expression of the samples has both, or one has them for another number of frames
     """
     from fiftyone_refvos import fields
     from fiftyone_refvos.fields.scores import media_name
@@ -170,10 +181,11 @@ def key_frame_quality(
         scores = fields.read_frame_list(sample, field, "key_frame_scores", **where)
         ious = fields.read_frame_list(sample, masklets_field, "ious", **where)
         for expression in fields.read_expressions(sample, expressions_field):
-            pairs = _pairs(scores.get(expression.id, ()), ious.get(expression.id, ()))
+            names = (sample_id, media_name(sample), expression.id, expression.text)
+            what = f"expression {expression.id!r} of {names[1]}"
+            pairs = _pairs(scores.get(expression.id, ()), ious.get(expression.id, ()), what)
             if pairs:
-                names = (sample_id, media_name(sample), expression.id, expression.text)
-                found.append(_quality(names, pairs))
+                found.append(ExpressionQuality.of(names, tuple(pairs), *zip(*pairs.values(), strict=True)))
     if not found:
         raise fields.FieldError(
             f"no expression has both scores in '{field}_key_frame_scores' and true IoU in '{masklets_field}_ious': "
@@ -182,19 +194,19 @@ def key_frame_quality(
     return SelectorQuality(field, masklets_field, tuple(found))
 
 
-def _pairs(scores: Sequence[float | None], ious: Sequence[float | None]) -> dict[int, tuple[float, float]]:
-    """Score and IoU by number of the frame, where there are both."""
-    both = enumerate(zip(scores, ious, strict=False), start=1)
+def _pairs(scores: Sequence[float | None], ious: Sequence[float | None], what: str) -> dict[int, tuple[float, float]]:
+    """Score and IoU by number of the frame, where there are both; nothing where one of the lists is missing."""
+    from fiftyone_refvos.fields import FieldError
+
+    if not scores or not ious:
+        return {}
+    if len(scores) != len(ious):
+        raise FieldError(
+            f"{what} has scores of {len(scores)} frames and true IoU of {len(ious)}: select key frames and make "
+            "pseudo-labels again"
+        )
+    both = enumerate(zip(scores, ious, strict=True), start=1)
     return {number: (score, iou) for number, (score, iou) in both if score is not None and iou is not None}
-
-
-def _quality(names: tuple[str, str, str, str], pairs: Mapping[int, tuple[float, float]]) -> ExpressionQuality:
-    from fiftyone_refvos.metrics.correlation import spearman, spread
-
-    scores, ious = (tuple(values) for values in zip(*pairs.values(), strict=True))
-    chosen = max(range(len(scores)), key=lambda n: (scores[n], -n))
-    rank: Any = spearman(scores, ious)
-    return ExpressionQuality(*names, tuple(pairs), scores, ious, rank, spread(ious), ious[chosen], max(ious))
 
 
 def _figure() -> Figure:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fiftyone_refvos.masklet import RLE
 from fiftyone_refvos.segment import Failure, Progress
 
 if TYPE_CHECKING:
     import fiftyone as fo
 
     from fiftyone_refvos.evaluation.pairs import Pair
+    from fiftyone_refvos.metrics.bitmask import FrameMasks
 
 # What a frame is worth in which the object is absent and nothing was predicted, so that there is nothing to segment.
 AbsentPolicy = Literal["one", "zero", "skip"]
@@ -182,7 +182,7 @@ def _frame_list(
 
 
 def frame_iou(
-    truth: Sequence[RLE], prediction: Sequence[RLE], size: tuple[int, int], absent_policy: AbsentPolicy = "one"
+    truth: FrameMasks, prediction: FrameMasks, size: tuple[int, int], absent_policy: AbsentPolicy = "one"
 ) -> tuple[float | None, bool]:
     """What a frame is worth, the masks of either side as one, and whether both are empty.
 

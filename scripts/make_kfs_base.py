@@ -47,6 +47,7 @@ def entries(glus: dict[str, Any]) -> dict[str, Any]:
         "model_type": "ChatUniVi",
         "config": {"use_cluster": True, **clustering},
         "clip_view": glus.get("clip_view", "center_crop"),
+        "words": "glus",
     }
     return {name: glus[name] for name in _SIZES if name in glus} | own
 

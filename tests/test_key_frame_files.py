@@ -127,6 +127,14 @@ def test_scores_are_one_file_per_frame(videos, tmp_path):
         rv.export_key_frames(videos, tmp_path / "kf.json", "other")
 
 
+def test_scores_of_another_number_of_frames_are_refused(videos, tmp_path):
+    fields.declare_key_frames(videos, "kf")
+    fields.write_key_frames(videos.first(), "kf", {"0": 1}, {"0": [0.5, 0.75, 0.1]})
+    with pytest.raises(DatasetError, match="'0' of every_fifth has scores of 3 frames in 'kf', but the video has 4"):
+        rv.export_frame_scores(videos, tmp_path / "scores", "kf")
+    assert not (tmp_path / "scores").exists()
+
+
 def test_key_frames_outside_of_the_video_and_clips_are_refused(videos, tmp_path):
     fields.declare_key_frames(videos, "kf")
     fields.write_key_frames(videos.first(), "kf", {"0": 7}, {})

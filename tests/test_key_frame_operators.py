@@ -76,7 +76,7 @@ def test_a_selection_makes_what_the_library_makes_and_is_plotted(demo):
 def test_the_form_of_a_selection(demo):
     shown = select_form(demo)
     assert shown["selector"]["default"] == "middle"
-    assert shown["selector"]["type"]["values"] == ["middle", "oracle", "confidence", "glus-kfs"]
+    assert shown["selector"]["type"]["values"] == ["middle", "oracle", "confidence", "glus-kfs", "kfs-tiny"]
     assert shown["field"]["default"] == "middle_kf"
     assert "checkpoint" not in shown
     assert "segment the target first" in texts(select_form(demo, selector="oracle")["masklets_field"])

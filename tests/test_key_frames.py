@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -128,6 +130,35 @@ def test_the_oracle_chooses_by_the_pseudo_labels_and_is_perfectly_ranked(demo):
     assert f"{len(labels.labels)} expressions" in str(quality)
     assert [axes.get_ylabel() for axes in quality.expressions[0].figure().axes] == ["score", "true IoU"]
     assert quality.figure().axes[0].get_xlabel() == "mean score"
+
+
+def test_imported_key_frames_take_the_scores_off_the_masks(demo, tmp_path):
+    shift(demo)
+    rv.select_key_frames(demo, "middle", field="moved")
+    assert demo.count("frames.moved.detections.key_frame_score") > 0
+    first = demo.first()
+    expression = first.expressions.detections[0].expression_id
+    path = tmp_path / "kf.json"
+    path.write_text(json.dumps({f"{Path(first.filepath).stem}_{expression}": 2}))
+    rv.import_key_frames(demo, path, "moved")
+    masks = [
+        (mask.expression_id == expression, mask.key_frame_score)
+        for frame in demo[first.id].frames.values()
+        for mask in frame.moved.detections
+    ]
+    assert {score is None for mine, score in masks if mine} == {True}
+    assert {score is None for mine, score in masks if not mine} == {False}
+
+
+def test_lists_of_another_number_of_frames_are_not_compared(demo):
+    shift(demo)
+    rv.make_pseudo_labels(demo, "moved")
+    rv.select_key_frames(demo, "middle", field="kf")
+    sample = demo.first()
+    sample.expressions.detections[0].kf_key_frame_scores = [0.5] * 7
+    sample.save()
+    with pytest.raises(FieldError, match="has scores of 7 frames and true IoU of 8: select key frames and make"):
+        rv.key_frame_quality(demo, "kf", "moved")
 
 
 def test_new_masks_take_the_labels_of_the_former_ones_away(demo):

@@ -99,6 +99,8 @@ def test_another_system_and_wrong_entries_are_named(checkpoint: Path) -> None:
     assert "use_cluster is off" in refusal(checkpoint)
     entries(config={"use_cluster": True, "spatial_cluster_rate0": 16})
     assert "lacks the entry 'spatial_cluster_rate1'" in refusal(checkpoint)
+    entries(words="chat")
+    assert "words is 'chat'; choose one of ('published', 'glus')" in refusal(checkpoint)
     entries(mm_hidden_size=1024)
     with pytest.raises(CheckpointError, match="128 wide, the checkpoint needs 1024"):
         load(checkpoint)

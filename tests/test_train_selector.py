@@ -19,9 +19,12 @@ from fiftyone_refvos import fields
 from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.models.checkpoint import CheckpointError
+from fiftyone_refvos.models.glus.prompt import OPEN_ANSWER
+from fiftyone_refvos.models.glus.prompt import conversation as glus_conversation
 from fiftyone_refvos.models.registry import SHIPPED
 from fiftyone_refvos.models.selector.base import Trainee, load_trainee
 from fiftyone_refvos.models.selector.loading import load_selector
+from fiftyone_refvos.models.selector.prompt import PromptWriter
 from fiftyone_refvos.training.config import LoraConfig, LossConfig, SamplingConfig
 from fiftyone_refvos.training.conversation import IGNORED
 from fiftyone_refvos.training.optimization import Optimization
@@ -162,6 +165,22 @@ def test_the_answer_and_its_end_are_supervised(base: Path) -> None:
         short.write("The dog", Turn("find the {}."), 2, what="it")
     with pytest.raises(ValueError, match=r"it holds '\[SCORE\]'"):
         writer.write("a [SCORE]", Turn("find the {}."), 2, what="it")
+
+
+def test_a_base_that_is_made_of_glus_is_asked_as_glus(base: Path) -> None:
+    begun = trainee(base)
+    assert begun.network.config.words == "glus"
+    sizes: dict[str, Any] = {"tokens_per_image": 28, "max_length": 2048, "words": "glus"}
+    prompt = PromptWriter(begun.tokenizer, max_images=5, **sizes).write("The dog", 2)
+    score = begun.tokenizer.token_id("[SCORE]")
+    assert prompt.ids == [*begun.tokenizer.encode(glus_conversation("the dog", 1, 2)), score]
+    assert prompt.read == prompt.suffix[:-1]
+    written = ScoreConversationWriter(begun.tokenizer, "random", **sizes).write("The dog", Turn("{}"), 2, what="it")
+    assert written.ids[: written.score_index + 1] == prompt.ids
+    assert written.text.endswith(
+        "Can you segment the the dog in this frame? ASSISTANT: " + OPEN_ANSWER + "[SCORE].</s>"
+    )
+    assert written.labels.count(score) == 1
 
 
 def test_a_batch_follows_from_its_generator_alone(base: Path) -> None:

@@ -28,7 +28,7 @@ from scripts.make_manifest import text
 from tests.conftest import REPOSITORY
 from tests.shared import shared_path
 
-SELECTOR_NAMES = ["glus-kfs"]
+SELECTOR_NAMES = ["glus-kfs", "kfs-tiny"]
 NAMES = ["glus", "glus-a", "glus-s", "glus-s-partial", "glus-tiny"]
 SA2VA_NAMES = [
     "sa2va-tiny",
@@ -59,7 +59,7 @@ def test_committed_manifest_is_that_of_the_registry() -> None:
 def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path: Path) -> None:
     code = (
         "import fiftyone_refvos as rv, fiftyone.zoo as foz\n"
-        "names = [name for name in foz.list_zoo_models() if name.startswith('glus')]\n"
+        "names = [name for name in foz.list_zoo_models() if name.startswith(('glus', 'kfs'))]\n"
         "model = foz.load_zoo_model('glus-tiny', device='cpu')\n"
         "print('RESULT', names, type(model).__name__, model.media_type)\n"
     )

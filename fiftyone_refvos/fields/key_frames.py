@@ -104,8 +104,10 @@ def write_key_frames(
     former = {id_: None for id_ in key_frames.keys() - known.keys() if labels[id_].get(attribute) is not None}
     if former:
         set_attributes(place, expressions_field, labels, {attribute: former})
-    if known and _has_masks(place.dataset, field):
-        on_masks = {
+    if (known or former) and _has_masks(place.dataset, field):
+        frames = range(place.first, (place.last or num_frames(place)) + 1)
+        on_masks: dict[tuple[str, int], float | None] = {(id_, number): None for id_ in former for number in frames}
+        on_masks |= {
             (id_, place.first + index): value for id_, values in known.items() for index, value in enumerate(values)
         }
         write_frame_scores(sample, field, {_SCORE: on_masks})

@@ -174,6 +174,12 @@ SELECTORS: Mapping[str, ModelSpec] = {
             None,
             "GLUS' key frame selector; its weights were never published: train one",
         ),
+        ModelSpec(
+            "kfs-tiny",
+            "selector",
+            None,
+            "GLUS' key frame selector in miniature for the CPU, trained on the masks of glus-tiny in demo videos",
+        ),
     )
 }
 """Key frame selectors, which score frames and give no masks."""

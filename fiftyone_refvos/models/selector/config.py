@@ -12,6 +12,7 @@ from transformers import LlamaConfig
 from fiftyone_refvos.models.checkpoint import CheckpointError, read_config
 from fiftyone_refvos.models.clip_tower import ClipView
 from fiftyone_refvos.models.llama import llama_config
+from fiftyone_refvos.models.selector.prompt import Words
 
 ARCHITECTURE = "VISAForCausalLM"
 RESOURCES = ("frame_batch", "token_batch")  # settings that no score depends on
@@ -60,6 +61,7 @@ class SelectorConfig:
         vision_tower: hub name or path of the CLIP model that was used in training
         clip_view: what CLIP sees of a frame that is no square: published is the square in its middle, "squash" all
             of it
+        words: how the selector is asked
     """
 
     llama: LlamaConfig
@@ -69,6 +71,7 @@ class SelectorConfig:
     cluster_rates: tuple[float, ...]
     vision_tower: str
     clip_view: ClipView = "center_crop"
+    words: Words = "published"
 
     @classmethod
     def read(cls, folder: Path) -> SelectorConfig:
@@ -98,6 +101,9 @@ class SelectorConfig:
             view = config.get("clip_view", "center_crop")
             if view not in get_args(ClipView):
                 raise ValueError(f"clip_view is {view!r}; choose one of {get_args(ClipView)}")
+            words = config.get("words", "published")
+            if words not in get_args(Words):
+                raise ValueError(f"words is {words!r}; choose one of {get_args(Words)}")
             return cls(
                 llama=llama_config(config),
                 clip_width=int(config["mm_hidden_size"]),
@@ -106,6 +112,7 @@ class SelectorConfig:
                 cluster_rates=rates,
                 vision_tower=str(config.get("mm_vision_tower") or config["vision_tower"]),
                 clip_view=view,
+                words=words,
             )
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error

@@ -199,6 +199,7 @@ class LanguageFrameSelector(FrameSelector):
             max_images=settings.max_images,
             tokens_per_image=network.tokens_per_image,
             max_length=network.config.llama.max_position_embeddings,
+            words=network.config.words,
         )
 
     @property

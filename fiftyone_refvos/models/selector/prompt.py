@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.conversation import SYSTEM, check_length, check_text
+from fiftyone_refvos.models.glus import prompt as glus
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, IMAGE_TOKEN, LlamaTokenizer
+
+Words = Literal["published", "glus"]
+"""How a selector is asked: as published, or as GLUS for a mask, for a selector that is made of a GLUS."""
 
 SCORE_TOKEN = "[SCORE]"
 # The grammar ("the the dog") is part of what the model was trained on.
@@ -87,10 +92,20 @@ class PromptWriter:
         max_images: most images in a prompt, the target included
         tokens_per_image: visual tokens that stand for one image
         max_length: most positions that the language model knows
+        words: how the checkpoint is asked
     """
 
-    def __init__(self, tokenizer: LlamaTokenizer, *, max_images: int, tokens_per_image: int, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: LlamaTokenizer,
+        *,
+        max_images: int,
+        tokens_per_image: int,
+        max_length: int,
+        words: Words = "published",
+    ) -> None:
         self.tokenizer = tokenizer
+        self.words: Words = words
         self.max_images = max_images
         self.tokens_per_image = tokens_per_image
         self.max_length = max_length
@@ -98,7 +113,10 @@ class PromptWriter:
 
     def write(self, text: str, num_context: int) -> ScorePrompt:
         """The prompt about one expression, after `num_context` context images."""
-        ids = self.tokenizer.encode(conversation(text, num_context))
+        if self.words == "glus":  # where GLUS would answer [SEG]
+            ids = [*self.tokenizer.encode(glus.conversation(text, 1, num_context)), self.score_id]
+        else:
+            ids = self.tokenizer.encode(conversation(text, num_context))
         target = len(ids) - 1 - ids[::-1].index(IMAGE_ID)
         return ScorePrompt(prefix=ids[:target], suffix=ids[target:], score_index=ids.index(self.score_id))
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fiftyone_refvos.models.conversation import check_text
+from fiftyone_refvos.models.glus import prompt as glus
 from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID, LlamaTokenizer
 from fiftyone_refvos.models.selector.prompt import (
     ANSWER,
     LONG_REQUEST,
     SCORE_TOKEN,
     SHORT_REQUEST,
+    Words,
     is_question,
     normalise,
     write_conversation,
@@ -71,12 +73,20 @@ class ScoreConversationWriter:
         wording: "inference" writes expressions as they are read at inference, "random" as they stand in the dataset
         tokens_per_image: visual tokens that stand for one image
         max_length: most positions that the language model knows
+        words: how the network is asked; as GLUS there is but one request and one answer
     """
 
     def __init__(
-        self, tokenizer: LlamaTokenizer, wording: Wording, *, tokens_per_image: int, max_length: int
+        self,
+        tokenizer: LlamaTokenizer,
+        wording: Wording,
+        *,
+        tokens_per_image: int,
+        max_length: int,
+        words: Words = "published",
     ) -> None:
         self._tokenizer = tokenizer
+        self._words: Words = words
         self.wording: Wording = wording
         self._score_id = tokenizer.token_id(SCORE_TOKEN)
         self._tokens_per_image = tokens_per_image
@@ -91,8 +101,13 @@ class ScoreConversationWriter:
         """
         check_text(text, self._tokenizer, what=what)
         expression = normalise(text) if self.wording == "inference" else text.strip()
-        whole = write_conversation(turn.request.format(expression), num_context, turn.answer)
-        ids = self._tokenizer.encode(whole)
+        if self._words == "glus":
+            opened = glus.conversation(expression, 1, num_context)
+            whole = f"{opened}{SCORE_TOKEN}.</s>"
+            ids = [*self._tokenizer.encode(opened), self._score_id, *self._tokenizer.encode(".</s>")[1:]]
+        else:
+            whole = write_conversation(turn.request.format(expression), num_context, turn.answer)
+            ids = self._tokenizer.encode(whole)
         # the space after "ASSISTANT:" belongs to the first word of the answer
         asked = len(self._tokenizer.encode(whole[: whole.rindex("ASSISTANT:") + len("ASSISTANT:")]))
         length = len(ids) + ids.count(IMAGE_ID) * (self._tokens_per_image - 1)

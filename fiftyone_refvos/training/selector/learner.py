@@ -46,6 +46,7 @@ class SelectorLearner(Forgetful):
             config.sampling.wording,
             tokens_per_image=selector.tokens_per_image,
             max_length=selector.config.llama.max_position_embeddings,
+            words=selector.config.words,
         )
         self._mixture = LabelMixture(sources, rates, writer, config)
         self._collate = ScoreCollator(selector.clip.config.image_size, selector.config.clip_view)

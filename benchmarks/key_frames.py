@@ -1,0 +1,326 @@
+"""What key frames are worth to glus-tiny on unseen demo videos, and how well kfs-tiny knows them.
+
+Every video is segmented from its first frame; each selector then scores its frames, and the masks are made anew
+from the frame that it chose, in both directions. "oracle" chooses the frame with the best of the masks that were made
+from the first frame: the ceiling of what a selector of that kind can gain. The error bars are over sets of test
+videos; the weights are the same for all.
+
+Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
+holds the digests of both weights.
+
+    python -m benchmarks.key_frames --plots /tmp/plots
+
+writes benchmarks/results/key_frames.json and .md; the plots show score and true IoU of every expression.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import processor
+from fiftyone_refvos.demo.quality import Estimate, measure_video
+from fiftyone_refvos.demo.quality_card import weights_digest
+from fiftyone_refvos.demo.video import DemoVideo, generate
+from fiftyone_refvos.demo.world import video_seed
+from fiftyone_refvos.key_frame_quality import SPREAD, ExpressionQuality, SelectorQuality
+from fiftyone_refvos.masklet import Expression, Masklet
+from fiftyone_refvos.models.loading import load_segmenter
+from fiftyone_refvos.models.registry import SHIPPED
+from fiftyone_refvos.models.segmenter import Segmenter
+from fiftyone_refvos.models.selector.loading import load_selector
+from fiftyone_refvos.models.selector.protocol import FrameSelector, MiddleFrameSelector, best_frame
+from fiftyone_refvos.pseudo_labels import frame_iou
+
+RESULTS = Path(__file__).parent / "results"
+RECORDS = Path(tempfile.gettempdir()) / "refvos-key-frames"
+FIRST, OURS = "first frame", "kfs-tiny"
+SELECTORS = (OURS, "oracle", "confidence", "middle")
+OF_ALL_KINDS = (OURS, "oracle")
+"""Selectors from whose frames expressions of all kinds are segmented, not those of motion alone."""
+
+REQUIRED = 0.5
+"""Of the mean rank correlation, over at least so many videos: """
+VIDEOS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One expression of a test video.
+
+    Attributes:
+        set_number: of the set of videos, from 0
+        video: number of the video in the test split
+        id, text, kind, topic: of the expression
+        hidden: whether nothing of its objects can be seen in some frame
+        ious: true IoU of the masks made from the first frame
+        scores: of every frame per selector
+        keys: the chosen frame per selector
+        JF: J&F of the masks from there per selector that was tried, and from the first frame
+    """
+
+    set_number: int
+    video: int
+    id: str
+    text: str
+    kind: str
+    topic: str
+    hidden: bool
+    ious: tuple[float, ...]
+    scores: Mapping[str, Sequence[float]]
+    keys: Mapping[str, int]
+    JF: Mapping[str, float]
+
+    def quality(self, selector: str) -> ExpressionQuality:
+        """Score against true IoU."""
+        names = (str(self.video), f"test_{self.video}", self.id, self.text)
+        return ExpressionQuality.of(names, range(1, len(self.ious) + 1), self.scores[selector], self.ious)
+
+
+def target_video(number: int) -> DemoVideo:
+    """A video of the test split with its expressions that have a target."""
+    video = generate(video_seed("test", number))
+    return replace(video, expressions=tuple(each for each in video.expressions if each.object_ids))
+
+
+def measure(segmenter: Segmenter, selector: FrameSelector, set_number: int, number: int) -> list[Row]:
+    """Everything about the expressions of a video."""
+    video = target_video(number)
+    asked = [Expression(each.id, each.text) for each in video.expressions]
+    plain = Masklet.collect(segmenter.segment(video, asked), asked)
+    ious = true_ious(video, plain)
+    scores: dict[str, Mapping[str, Any]] = {
+        OURS: selector.scores(video, asked),
+        "oracle": {id_: np.array(values) for id_, values in ious.items()},
+        "confidence": {each.expression.id: confidence(each) for each in plain},
+        "middle": MiddleFrameSelector().scores(video, asked),
+    }
+    keys = {name: {e.id: best_frame(scores[name][e.id], e, video=video.name) for e in asked} for name in scores}
+    known = {(row.id, 0): row for row in measure_video(video, number, plain)}
+    for name, chosen in keys.items():
+        tried = [each for each in video.expressions if each.kind == "motion" or name in OF_ALL_KINDS]
+        left = tuple(each for each in tried if (each.id, chosen[each.id]) not in known)
+        if left:
+            part, some = replace(video, expressions=left), [Expression(each.id, each.text) for each in left]
+            where = {each.id: chosen[each.id] for each in left}
+            masklets = Masklet.collect(segmenter.segment(part, some, key_frames=where), some, key_frames=where)
+            known |= {(row.id, chosen[row.id]): row for row in measure_video(part, number, masklets)}
+    return [
+        Row(
+            set_number,
+            number,
+            expression.id,
+            expression.text,
+            expression.kind,
+            known[expression.id, 0].topic,
+            any(not video.targets(expression, t).any() for t in range(len(video))),
+            tuple(ious[expression.id]),
+            {name: [float(value) for value in scores[name][expression.id]] for name in SELECTORS},
+            {name: keys[name][expression.id] for name in SELECTORS},
+            {
+                name: known[expression.id, keys[name][expression.id]].JF
+                for name in (SELECTORS if expression.kind == "motion" else OF_ALL_KINDS)
+            }
+            | {FIRST: known[expression.id, 0].JF},
+        )
+        for expression in video.expressions
+    ]
+
+
+def true_ious(video: DemoVideo, masklets: Sequence[Masklet]) -> dict[str, list[float]]:
+    """The true IoU of every frame per expression id; 0 where there is neither object nor mask."""
+    meant = {each.id: each for each in video.expressions}
+    found = {}
+    for masklet in masklets:
+        expression = meant[masklet.expression.id]
+        pairs = ((video.targets(expression, t), list(rles)) for t, rles in enumerate(masklet.masks))
+        found[expression.id] = [float(frame_iou(*pair, video.size, "zero")[0] or 0) for pair in pairs]
+    return found
+
+
+def confidence(masklet: Masklet) -> Any:
+    """SAM2's predicted IoU in every frame; 0 where nothing was found."""
+    return np.where(masklet.found, masklet.scores.mean(axis=1), 0.0)
+
+
+def run(options: argparse.Namespace, segmenter: Segmenter, selector: FrameSelector, record: Path) -> list[Row]:
+    """Measures every video, or reads it from the record."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    lines = record.read_text().splitlines() if record.exists() else []
+    done: dict[int, list[dict[str, Any]]] = dict(json.loads(line) for line in lines)
+    rows: list[Row] = []
+    for number in range(options.sets * options.videos):
+        if number not in done:
+            began = time.process_time()
+            measured = measure(segmenter, selector, number // options.videos, number)
+            done[number] = [asdict(row) for row in measured]
+            with record.open("a") as file:
+                file.write(json.dumps([number, done[number]]) + "\n")
+            print(
+                f"video {number + 1} of {options.sets * options.videos}: {time.process_time() - began:.0f} s",
+                flush=True,
+            )
+        rows += [Row(**(row | {"set_number": number // options.videos})) for row in done[number]]
+    return rows
+
+
+@dataclass(frozen=True)
+class Margin:
+    """J&F of a selector, and what it gains over the first frame.
+
+    Attributes:
+        JF: mean over expressions
+        by_set: mean gain in each set of videos
+        gain: its mean over the sets, and its standard error
+        paired: the mean gain over all expressions, and its standard error
+    """
+
+    JF: float
+    by_set: tuple[float, ...]
+    gain: Estimate
+    paired: Estimate
+
+
+def margin(rows: Sequence[Row], name: str) -> Margin:
+    """The gain of a selector on some expressions."""
+    gains: dict[int, list[float]] = {}
+    for row in rows:
+        gains.setdefault(row.set_number, []).append(row.JF[name] - row.JF[FIRST])
+    by_set = tuple(float(np.mean(values)) for values in gains.values())
+    every = [value for values in gains.values() for value in values]
+    return Margin(float(np.mean([row.JF[name] for row in rows])), by_set, Estimate.of(by_set), Estimate.of(every))
+
+
+def rank(rows: Iterable[Row], name: str = OURS) -> SelectorQuality:
+    """Scores against true IoU."""
+    return SelectorQuality(name, "glus-tiny", tuple(row.quality(name) for row in rows))
+
+
+def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """All expressions, and those of each kind, and those with an object that is out of sight in some frame."""
+    found = {"all": list(rows)}
+    for kind in ("attribute", "relation", "multi", "motion"):
+        found[kind] = [row for row in rows if row.kind == kind]
+    found["out of sight in some frame"] = [row for row in rows if row.hidden]
+    found["motion, out of sight in some frame"] = [row for row in rows if row.hidden and row.kind == "motion"]
+    return found
+
+
+def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """The figures as Markdown."""
+    motion = [row for row in rows if row.kind == "motion"]
+    lines = [
+        "# Key frames for glus-tiny",
+        "",
+        f"`python -m benchmarks.key_frames`; test videos 0 to {options.sets * options.videos - 1} (240x426, 24 "
+        f"frames) in {options.sets} sets of {options.videos}; {processor()}. J&F in percent, of expressions with a "
+        "target. The margin over starting from the first frame is the mean over the sets of videos ± its standard "
+        "error; in brackets the sets. The weights are the same for all sets.",
+        "",
+        f"| starts from | motion ({len(motion)} expressions) | margin | all kinds ({len(rows)}) | margin |",
+        "|---|---|---|---|---|",
+    ]
+    for name in (FIRST, *SELECTORS):
+        cells = [name]
+        for group in (motion, rows):
+            found = margin(group, name) if all(name in row.JF for row in group) else None
+            cells.append(f"{100 * found.JF:.1f}" if found else "–")
+            cells.append(_gain(found) if found and name != FIRST else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## Rank correlation with the true IoU of the masks from the first frame",
+        "",
+        f"Mean over the expressions whose true IoU differs by at least {SPREAD} between its 10th and 90th "
+        f"percentile. Required of {OURS}: {REQUIRED} over {VIDEOS} videos.",
+        "",
+        f"| expressions | with such a difference | of videos | {' | '.join(SELECTORS[:1] + SELECTORS[2:])} |",
+        "|---|---|---|" + "---|" * (len(SELECTORS) - 1),
+    ]
+    for title, group in groups(rows).items():
+        ours = rank(group)
+        values = [_number(rank(group, name).spearman) for name in SELECTORS if name != "oracle"]
+        lines.append(f"| {title} | {len(ours.ranked)} | {ours.num_videos} | {' | '.join(values)} |")
+    lines += [
+        "",
+        "## True IoU of the frame that was chosen",
+        "",
+        "| | mean of all frames | " + " | ".join(SELECTORS) + " |",
+        "|---|---|" + "---|" * len(SELECTORS),
+    ]
+    for title, group in (("motion", motion), ("all kinds", list(rows))):
+        every = float(np.mean([np.mean(row.ious) for row in group]))
+        chosen = [float(np.mean([row.ious[row.keys[name]] for row in group])) for name in SELECTORS]
+        lines.append(f"| {title} | {every:.3f} | {' | '.join(f'{value:.3f}' for value in chosen)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _gain(found: Margin) -> str:
+    sets = ", ".join(f"{100 * value:+.1f}" for value in found.by_set)
+    return f"{100 * found.gain.mean:+.1f} ± {100 * found.gain.error:.1f} ({sets})"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def as_json(rows: Sequence[Row], digests: Mapping[str, str]) -> dict[str, Any]:
+    """All figures."""
+    motion = [row for row in rows if row.kind == "motion"]
+    ours = rank(rows)
+    return {
+        "weights": dict(digests),
+        "processor": processor(),
+        "spearman": ours.spearman,
+        "spearman_videos": ours.num_videos,
+        "margins": {
+            title: {name: asdict(margin(group, name)) for name in names}
+            for title, group, names in (("motion", motion, SELECTORS), ("all", rows, OF_ALL_KINDS))
+        },
+        "expressions": [_summary(row) for row in rows],
+    }
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    """An expression without the numbers of its frames."""
+    ours = row.quality(OURS)
+    kept = {name: value for name, value in asdict(row).items() if name not in ("ious", "scores")}
+    rank = None if math.isnan(ours.spearman) else ours.spearman
+    return kept | {"spread": ours.spread, "spearman": rank, "mean_iou": float(np.mean(row.ious))}
+
+
+def main() -> None:
+    """Measures, prints, and writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED / OURS, help="of the selector")
+    parser.add_argument("--sets", type=int, default=3, help="of test videos (default: 3)")
+    parser.add_argument("--videos", type=int, default=10, help="of each set (default: 10)")
+    parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the tables go (default: {RESULTS})")
+    parser.add_argument("--plots", type=Path, help="a folder for plots of score against true IoU")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    digests = {"glus-tiny": weights_digest(SHIPPED / "glus-tiny"), OURS: weights_digest(options.checkpoint)}
+    record = options.records / ("_".join(each[:12] for each in digests.values()) + ".jsonl")
+    segmenter = load_segmenter("glus-tiny", device="cpu", dtype="float32")
+    rows = run(options, segmenter, load_selector(options.checkpoint, device="cpu", dtype="float32"), record)
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "key_frames.json").write_text(json.dumps(as_json(rows, digests), indent=2) + "\n")
+    (options.results / "key_frames.md").write_text(table(rows, options))
+    print(table(rows, options))
+    if options.plots:
+        rank(rows).save_plots(options.plots)
+
+
+if __name__ == "__main__":
+    main()
