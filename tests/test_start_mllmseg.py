@@ -71,6 +71,14 @@ def test_the_start_is_drawn_by_its_seed_and_segments(tmp_path: Path) -> None:
     assert result.unrejected.shape == (30, 40)
 
 
+def test_what_the_fresh_decoder_draws_everywhere_can_be_learnt_away(tmp_path: Path) -> None:
+    """Its last convolution draws where what it sees is positive: where that is 0, there is no gradient."""
+    start_from_internvl(plain_internvl("res_internlm2", tmp_path), tmp_path / "start")
+    state = load_file(tmp_path / "start" / "model.safetensors")
+    assert state["res_decoder.conv2.weight"].min() >= 0
+    assert state["res_decoder.conv2.bias"].sigmoid() < 0.2
+
+
 def test_what_is_no_plain_internvl_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     start = tmp_path / "start"
     assert not is_plain_internvl(checkpoint_of("res_internlm2"))

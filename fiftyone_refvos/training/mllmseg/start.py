@@ -28,6 +28,7 @@ BASE_ARCHITECTURE = "InternVLChatModel"
 _NEW_TOKENS = (SEG_TOKEN, REJ_TOKEN)
 _EMBEDDING_DEVIATION = 0.02
 _OFFSET_DEVIATION = 0.001  # so that up-sampling begins as a plain one, as DySample does
+_NO_OBJECT = -2.0
 # Published names of the embedding table and of the output head.
 _TABLES: Mapping[LanguageFamily, tuple[str, str]] = {
     "internlm2": ("language_model.model.tok_embeddings.weight", "language_model.output.weight"),
@@ -100,13 +101,23 @@ def _add_rows(tensors: dict[str, Tensor], family: LanguageFamily, words: int, *,
 
 
 def _fresh_decoder(config: MllmsegConfig) -> dict[str, Tensor]:
-    """A mask decoder as torch initialises it, under its published names."""
+    """A mask decoder as torch initialises it, but for two layers, under its published names.
+
+    The last convolution sees what is never negative. With negative weights it would draw objects where all of that
+    is 0, and where it is 0 nothing is learned: the decoder would go on drawing every object that there is. So its
+    weights begin positive, and its bias says that most pixels show none.
+    """
     sizes = config.internvl
     decoder = MaskDecoder(sizes.vision_config.hidden_size, sizes.text_config.hidden_size, config.patch_size)
     offset = decoder.upsample_adapter_l.offset
     nn.init.normal_(offset.weight, std=_OFFSET_DEVIATION)
+    last = decoder.conv2
     assert offset.bias is not None  # a convolution has one by default
+    assert last.bias is not None
     nn.init.zeros_(offset.bias)
+    with torch.no_grad():
+        last.weight.abs_()
+        last.bias.fill_(_NO_OBJECT)
     return {published_decoder_name(f"mask_decoder.{name}"): each for name, each in decoder.state_dict().items()}
 
 
@@ -136,7 +147,7 @@ def _write_tokenizer(base: Path, folder: Path, *, first: int) -> None:
 def _with_tokens(name: str, content: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
     """The content of a tokenizer's file, with the new tokens in its lists."""
     if name == "added_tokens.json":
-        return content | new
+        return content | dict(new)
     if name == "tokenizer.json":
         described = [{"id": number, "content": token, **_SPECIAL} for token, number in new.items()]
         return content | {"added_tokens": [*content.get("added_tokens", []), *described]}
