@@ -68,6 +68,6 @@ def _config(steps: int, learning_rate: float, **others: Any) -> MllmsegTrainingC
 STAGES = (
     Stage("draw", _config(250, 2e-3), ("mask_decoder.", "internvl.lm_head.")),
     Stage("together", _config(800, 6e-4, trainable="all")),
-    Stage("longer", _config(1000, 8e-4, trainable="all")),
+    Stage("longer", _config(800, 1e-3, trainable="all")),
 )
 """First what is new learns to read what the rest says already, which random masks would make it forget."""
