@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from fiftyone_refvos.models.checkpoint import iterate_tensors
 from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
 from fiftyone_refvos.models.mllmseg.loading import load_mllmseg
 from fiftyone_refvos.verify.mllmseg import read_image
@@ -66,3 +67,33 @@ def change_config(folder: Path, changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
         config[name] = config[name] | value if isinstance(value, dict) else value
     path.write_text(json.dumps(config))
+
+
+def plain_internvl(case: str, folder: Path) -> Path:
+    """The InternVL2.5 that a checkpoint was made of: without mask decoder, [SEG] and [REJ]."""
+    base, tokens = folder / "internvl", ("[SEG]", "[REJ]")
+    base.mkdir()
+    for path in checkpoint_of(case).iterdir():
+        if path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+            shutil.copyfile(path, base / path.name)
+    added = json.loads((base / "added_tokens.json").read_text())
+    first = added["[SEG]"]
+    (base / "added_tokens.json").write_text(json.dumps({t: n for t, n in added.items() if t not in tokens}))
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        described = json.loads((base / name).read_text())
+        special = described["additional_special_tokens"]
+        described["additional_special_tokens"] = [
+            each for each in special if not any(token in str(each) for token in tokens)
+        ]
+        decoder = described.get("added_tokens_decoder", {})
+        described["added_tokens_decoder"] = {n: each for n, each in decoder.items() if each["content"] not in tokens}
+        (base / name).write_text(json.dumps(described))
+    change_config(base, {"architectures": ["InternVLChatModel"], "llm_config": {"vocab_size": first}})
+    tables = ("tok_embeddings.weight", "output.weight", "embed_tokens.weight", "lm_head.weight")
+    state = {
+        name: tensor[:first].clone() if name.endswith(tables) and name.startswith("language_model.") else tensor
+        for name, tensor in iterate_tensors(checkpoint_of(case))
+        if not name.startswith("res_decoder.")
+    }
+    save_file(state, base / "model.safetensors")
+    return base

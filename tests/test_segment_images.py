@@ -12,13 +12,22 @@ from PIL import Image
 
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
+from fiftyone_refvos.cli import main
 from fiftyone_refvos.fields import FieldError
 from fiftyone_refvos.image_files import read_image
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.segment import FieldExistsError, Progress
 from fiftyone_refvos.zoo import RefVOSImageModel
-from tests.referred_images import TEXTS, add_pictures, add_published_case, expressions, published_case, small_model
-from tests.small_mllmseg import golden_segmenter, noise_image
+from tests.referred_images import (
+    CASE,
+    TEXTS,
+    add_pictures,
+    add_published_case,
+    expressions,
+    published_case,
+    small_model,
+)
+from tests.small_mllmseg import checkpoint_of, golden_segmenter, noise_image
 from tests.videos import write_clip
 
 
@@ -82,6 +91,21 @@ def test_the_published_evaluation_is_reached_with_the_masks_that_are_rejected(da
     assert stored_masks(dataset.first())["man near blue box"].any()  # rejected, and kept
     official = rv.evaluate(dataset, "found", eval_key="run", protocol="gres").metrics()
     assert official["gIoU"] / 100 < metrics["gIoU"]  # a rejected target counts nothing there
+
+
+def test_the_command_line_writes_what_the_library_writes(dataset, model, capsys) -> None:
+    add_published_case(dataset)
+    rv.segment(dataset, model, label_field="direct")
+    arguments = ["segment", dataset.name, "--label-field", "found", "--model", "mllmseg-8b-gres"]
+    assert main([*arguments, "--checkpoint", str(checkpoint_of(CASE)), "--device", "cpu"]) == 0
+    assert "6 masklets of 2 images written to 'found'" in capsys.readouterr().out
+    dataset.reload()
+    for sample in dataset:
+        found, expected = stored_masks(sample), stored_masks(sample, "direct")
+        assert found.keys() == expected.keys()
+        assert all((found[text] == mask).all() for text, mask in expected.items())
+        said = [(label.found_no_target, label.direct_no_target) for label in sample.expressions.classifications]
+        assert all(ours == theirs for ours, theirs in said)
 
 
 def test_nothing_found_is_an_empty_list_and_no_gap(dataset, model) -> None:

@@ -37,7 +37,7 @@ SA2VA_NAMES = [
     *("sa2va-qwen2_5-vl-3b", "sa2va-qwen2_5-vl-7b", "sa2va-qwen3-vl-4b"),
     *("sa2va-i-1b", "sa2va-i-4b", "sa2va-i-8b", "sa2va-i-26b"),
 ]
-MLLMSEG_NAMES = ["mllmseg-8b-res", "mllmseg-8b-gres", "mllmseg-1b-res"]
+MLLMSEG_NAMES = ["mllmseg-tiny", "mllmseg-8b-res", "mllmseg-8b-gres", "mllmseg-1b-res"]
 
 
 def published_layout() -> dict[str, str]:

@@ -41,7 +41,9 @@ def add_train_mllmseg(verbs: argparse._SubParsersAction[argparse.ArgumentParser]
     """Adds `refvos train-mllmseg`."""
     train = verbs.add_parser("train-mllmseg", help="train MLLMSeg on the expressions and masks of an image dataset")
     add_samples(train)
-    train.add_argument("base", help="a name such as mllmseg-8b-res, or a checkpoint folder")
+    train.add_argument(
+        "base", help="a name such as mllmseg-8b-res, or a checkpoint folder, also of a plain InternVL2.5"
+    )
     train.add_argument("folder", type=Path, help="gets merged checkpoint, plot, logs; an old one goes on")
     train.add_argument("--masks-field", default="ground_truth", help="masks to learn (default: %(default)s)")
     _add_validation(train, "gIoU or cIoU", "images")

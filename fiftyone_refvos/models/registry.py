@@ -158,6 +158,12 @@ MODELS: Mapping[str, ModelSpec] = {
         _sa2va_i("4B", "InternVL2.5-4B", 3.946),
         _sa2va_i("8B", "InternVL2.5-8B", 8.322),
         _sa2va_i("26B", "InternVL2.5-26B", 25.782),
+        ModelSpec(
+            "mllmseg-tiny",
+            "mllmseg",
+            None,
+            "MLLMSeg in miniature for the CPU, trained on frames of the demo videos alone; says what is not there",
+        ),
         _mllmseg("8B", "RES", 8.110),
         _mllmseg("8B", "GRES", 8.110),
         _mllmseg("1B", "RES", 0.966),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -19,6 +20,8 @@ from fiftyone_refvos.demo.rendered import render
 from fiftyone_refvos.models.sa2va.loading import load_sa2va
 from fiftyone_refvos.models.sa2va.network import Sa2vaNetwork
 from fiftyone_refvos.models.sa2va.saving import save_checkpoint
+from fiftyone_refvos.training.config import TrainingConfig
+from fiftyone_refvos.training.learner import Learner
 from fiftyone_refvos.training.loop import run
 from scripts.glus_tiny.network import SIDE
 from scripts.sa2va_tiny.stages import LANGUAGE, MASKS, TOGETHER, Stage
@@ -73,15 +76,24 @@ def run_chain(folder: Path, start: Path, stages: Sequence[Stage]) -> Path:
 
 
 def _run(stage: Stage, start: Path, folder: Path, done: Path) -> None:
-    network, say = _load(start).requires_grad_(True), partial(_say, stage.name)
+    network = _load(start).requires_grad_(True)
     learner = stage.make_learner(network, start, folder / "videos")
     learner.network.train()
-    began = time.perf_counter()
-    outcome = run(learner, stage.config, done.parent, log=say, on_progress=partial(_say_losses, say))
-    if outcome.stopped_because != "finished":
-        raise RuntimeError(f"stopped in stage {stage.name!r}: run the same command again to go on")
-    say(f"done in {time.perf_counter() - began:.0f} s")
+    run_stage(stage.name, learner, stage.config, done.parent)
     save_checkpoint(network.state_dict(), done, base=start)
+
+
+def run_stage(name: str, learner: Learner[Any], config: TrainingConfig, folder: Path) -> None:
+    """Trains to the last step, or goes on where it stopped, and says how far it is.
+
+    Raises:
+        RuntimeError: if it was stopped
+    """
+    say, began = partial(_say, name), time.perf_counter()
+    outcome = run(learner, config, folder, log=say, on_progress=partial(_say_losses, say))
+    if outcome.stopped_because != "finished":
+        raise RuntimeError(f"stopped in stage {name!r}: run the same command again to go on")
+    say(f"done in {time.perf_counter() - began:.0f} s")
 
 
 def _join(language: Path, masks: Path, joined: Path) -> None:

@@ -23,7 +23,7 @@ PICTURE_QUESTION = "<image>\nWhat is in the picture?"
 VIDEO_QUESTION = "<image>\nWhat is in the video?"
 FOUND, NOT_FOUND = "Sure, it is [SEG].", "It is not there."
 
-_RATES = {"attribute": 2.0, "relation": 2.0, "motion": 1.0, "multi": 1.5, "no_target": 1.0}
+RATES = {"attribute": 2.0, "relation": 2.0, "motion": 1.0, "multi": 1.5, "no_target": 1.0}
 _MOST_NAMED = 4
 
 
@@ -44,7 +44,7 @@ class Turn:
 
 def refer(expressions: Sequence[RenderedExpression], count: int, rng: np.random.Generator) -> list[Turn]:
     """Questions for the masks of some expressions, kinds that are hard to learn more often."""
-    rates = np.array([_RATES[each.kind] for each in expressions])
+    rates = np.array([RATES[each.kind] for each in expressions])
     if not len(rates):
         return []
     chosen = rng.choice(len(rates), min(count, len(rates)), replace=False, p=rates / rates.sum())

@@ -31,6 +31,8 @@ class MllmsegTrainingConfig(TrainingConfig):
         focal_weight: of the focal loss, next to `losses.ce` and `losses.dice`
         dropout: in the mask decoder
         jpeg_quality: lowest and highest of the JPEG that each image goes through; None leaves images as they are
+        all_absent: whether samples none of whose expressions has a target are learned from, too. As published, they
+            are drawn anew, and so a network never sees a single expression that it has to reject
         measure: of the validation on the held-out view: what makes parameters the best ones
     """
 
@@ -50,6 +52,7 @@ class MllmsegTrainingConfig(TrainingConfig):
     focal_weight: float = 1.0
     dropout: float = 0.1
     jpeg_quality: tuple[int, int] | None = (75, 100)
+    all_absent: bool = False
     measure: Measure = "gIoU"
 
     def __post_init__(self) -> None:

@@ -18,12 +18,13 @@ from fiftyone_refvos.models.registry import MODELS
 from fiftyone_refvos.models.sources import find_checkpoint
 from fiftyone_refvos.segment import Progress
 from fiftyone_refvos.training.best import run_to_best, told
-from fiftyone_refvos.training.fine_tuning import check_same_data
+from fiftyone_refvos.training.fine_tuning import DATA, check_same_data
 from fiftyone_refvos.training.lora import merged_state
 from fiftyone_refvos.training.mixture import rates_by_name
 from fiftyone_refvos.training.mllmseg.config import MllmsegTrainingConfig
 from fiftyone_refvos.training.mllmseg.learner import MllmsegLearner
 from fiftyone_refvos.training.mllmseg.sources import ImageSource
+from fiftyone_refvos.training.mllmseg.start import is_plain_internvl, start_from_internvl
 from fiftyone_refvos.training.mllmseg.train import TrainedMllmseg
 from fiftyone_refvos.training.mllmseg.validation import ImageValidation
 from fiftyone_refvos.training.mllmseg.views import ImageViewSource
@@ -57,14 +58,23 @@ class MllmsegFineTuning:
         self._read_from = {"masks": masks_field, "expressions": expressions_field}
 
     def load(self) -> None:
-        """Loads the network that is trained."""
+        """Loads the network that is trained; a plain InternVL becomes an MLLMSeg in the folder first."""
         known = str(self._base) in MODELS and MODELS[str(self._base)].system == "mllmseg"
-        self._checkpoint = find_checkpoint(str(self._base)) if known else Path(self._base)
+        self._given = find_checkpoint(str(self._base)) if known else Path(self._base)
+        self._checkpoint = self._start() if is_plain_internvl(self._given) else self._given
         config = MllmsegConfig.read(self._checkpoint)
         self._network = load_network(self._checkpoint, config, device=torch.device("cpu"), dtype=None)
         self._tokenizer = load_tokenizer(self._checkpoint, config.family)
         sources = list(self._sources.values())
         self._learner = MllmsegLearner(self._network, self._tokenizer, self._config, sources, self._rates)
+
+    def _start(self) -> Path:
+        start = self._folder / "start"
+        resumed = start.is_dir() and (self._folder / DATA).is_file()  # which says what the start was made of
+        with PartialState().main_process_first():
+            if PartialState().is_main_process and not resumed:
+                start_from_internvl(self._given, start, seed=self._config.seed)
+        return start
 
     def validate_on(self, view: fo.Dataset | fo.DatasetView, *, masks_field: str, expressions_field: str) -> None:
         """Makes the run measure the masks of a view."""
@@ -86,10 +96,11 @@ class MllmsegFineTuning:
             self._folder,
             {
                 "model": "mllmseg",
-                "checkpoint": str(self._checkpoint.resolve()),
+                "checkpoint": str(self._given.resolve()),
                 "sources": reports,
                 "rates": self._rates,
                 "fields": self._read_from,
+                "validation": self._validation.identity if self._validation else None,
             },
         )
 

@@ -45,7 +45,8 @@ class ImageMixture:
     def draw(self, rng: np.random.Generator) -> ImageConversation:
         """Draws a source by its rate, one of its images, expressions of it, the wording, and the JPEG quality.
 
-        Where none of the expressions has a target all is drawn anew, as in the published program.
+        Where none of the expressions has a target all is drawn anew, as in the published program, unless the
+        configuration says otherwise.
 
         Raises:
             ValueError: for a text that cannot be asked, masks that do not fit their image, and sources that have
@@ -55,12 +56,17 @@ class ImageMixture:
             source = self._sources.draw(rng)
             image = source.image(int(rng.integers(len(source))))
             expressions = draw_expressions(image.expressions, self._config.sampling, rng)
-            if any(expression.has_target for expression in expressions):
+            if self._is_usable(expressions):
                 return self._make(f"{source.name}/{image.name}", image, expressions, rng)
         raise ValueError(
             f"none of {_TRIES} images that were drawn has an expression with a target, as the last one of "
             f"{source.name!r}"
         )
+
+    def _is_usable(self, expressions: Sequence[ImageExpression]) -> bool:
+        if self._config.all_absent:
+            return len(expressions) > 0
+        return any(expression.has_target for expression in expressions)
 
     def _make(
         self, name: str, image: TrainingImage, expressions: Sequence[ImageExpression], rng: np.random.Generator

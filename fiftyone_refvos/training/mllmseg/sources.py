@@ -37,7 +37,7 @@ class TrainingImage(Protocol):
 
     @property
     def expressions(self) -> Sequence[ImageExpression]:
-        """What is said about the image; at least one has a target."""
+        """What is said about the image; images without any target are drawn in vain where the training wants one."""
 
     def read(self) -> Frame:
         """`(H, W, 3) uint8` RGB."""

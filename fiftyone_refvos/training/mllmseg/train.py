@@ -58,8 +58,10 @@ def train_mllmseg(
 
     Args:
         views: an image dataset or a view of its samples; or several by name, which may be other sources
-        base: a name of the registry, such as "mllmseg-8b-res", or a checkpoint folder, whose LoRA is merged first
-        folder: gets all that is written: `merged`, `training.png`, logs, checkpoints
+        base: a name of the registry, such as "mllmseg-8b-res", or a checkpoint folder, whose LoRA is merged first;
+            one of a plain InternVL2.5 gets the tokens and a fresh mask decoder first
+        folder: gets all that is written: `merged`, `training.png`, logs, checkpoints; `start` if the base is a plain
+            InternVL
         config: by default the published recipe of RES: 50,000 steps of 32 images
         validation_view: images to measure `config.measure` on, every `config.validate_every` steps and after the
             last one; the best parameters are the ones that are saved. None saves the last ones

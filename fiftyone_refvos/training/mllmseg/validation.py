@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import fiftyone as fo
 
@@ -53,6 +55,7 @@ class ImageValidation:
             raise FieldError(f"MLLMSeg is validated on images, but {view.name or 'this view'!r} holds other samples")
         segmenter = MllmsegSegmenter(network, tokenizer, MllmsegInference())
         self._measure = measure
+        self._fields = {"masks": masks_field, "expressions": expressions_field}
         self._images = _Segmented(view, Fields(masks_field, masks_field, expressions_field), segmenter)
         count = 0
         for sample_id in self._images.ids:  # what is wrong is said now, not at the first validation
@@ -64,6 +67,13 @@ class ImageValidation:
                 f"there is nothing to validate on: no expression of the {len(self._images.ids)} images is annotated "
                 f"in {masks_field!r}; choose another view, or another field"
             )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is measured, as plain values: a best value of other images cannot be compared with."""
+        ids = "\n".join(sorted(self._images.ids))
+        digest = hashlib.sha256(ids.encode()).hexdigest()[:16]
+        return {"images": len(self._images.ids), "digest": digest, **self._fields}
 
     def __call__(self) -> float:
         """gIoU or cIoU, in [0, 1]."""
