@@ -30,6 +30,8 @@ def test_from_the_form_to_masks_on_turned_pictures_and_their_evaluation(server, 
     # the page comes after the server, so that it never asks one that is gone
     open_dataset(page, f"{server.url}/datasets/{images.name}")
     form = open_form(page, "segment_expressions", "Label field")
+    form.get_by_role("combobox").first.click()
+    page.get_by_role("option", name="mllmseg-8b-res").click()
     form.locator(PATH).first.fill(str(checkpoint_of(CASE)))
     form.get_by_text("The first run downloads").wait_for(state="hidden")  # the form has answered what was typed
     save(page, tmp_path, "image_form.png")

@@ -82,8 +82,8 @@ def test_every_stage_runs_once_and_the_result_loads_and_answers(folder: Path) ->
     stages = [replace(each, config=replace(each.config, steps=1, warmup_steps=0)) for each in STAGES]
     packed = train(folder, num_videos=3, stages=stages)
     assert sum(path.stat().st_size for path in packed.iterdir()) < 15e6
-    tensors = [dict(iterate_tensors(folder / each)) for each in ("start", "draw/network", "longer/network")]
-    start, drawn, end = tensors
+    networks = ("start", *(f"{each.name}/network" for each in (STAGES[0], STAGES[-1])))
+    start, drawn, end = (dict(iterate_tensors(folder / each)) for each in networks)
     changed = {name.split(".")[0] for name in start if not torch.equal(start[name], drawn[name])}
     assert changed == {"res_decoder", "language_model"}
     assert [n for n in start if n.startswith("language_model.") and not torch.equal(start[n], drawn[n])] == [

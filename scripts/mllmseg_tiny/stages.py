@@ -66,8 +66,10 @@ def _config(steps: int, learning_rate: float, **others: Any) -> MllmsegTrainingC
 
 
 STAGES = (
-    Stage("draw", _config(250, 2e-3), ("mask_decoder.", "internvl.lm_head.")),
-    Stage("together", _config(800, 6e-4, trainable="all")),
-    Stage("longer", _config(800, 1e-3, trainable="all")),
+    Stage("draw", _config(800, 2e-3), ("mask_decoder.", "internvl.lm_head.")),
+    Stage("together", _config(700, 3e-4, trainable="all")),
+    Stage("longer", _config(1000, 3e-4, trainable="all")),
+    Stage("sharper", _config(1000, 3e-4, trainable="all")),
 )
-"""First what is new learns to read what the rest says already, which random masks would make it forget."""
+"""First what is new learns to read what the rest says already, which random masks would make it forget; and then all
+of it at a rate low enough to keep where things are."""
