@@ -71,9 +71,10 @@ class DescriptionRun:
         asked, left = split_records(self.samples, self.wanted) if overwrite else ({}, [])
         self._check_former(identity, overwrite, left)
         declare_descriptions(self.samples, field, expressions_field=self.wanted.expressions_field)
+        # Before the record: under the name of the new run no former description may look complete.
+        mark_pending(self.dataset, field, asked)
         if run_records.recorded(self.dataset, _key(field)) != identity:  # a run that goes on keeps its record
             run_records.record(self.dataset, _key(field), identity, method=_METHOD)
-        mark_pending(self.dataset, field, asked)
 
     def _check_former(self, identity: Mapping[str, Any], overwrite: bool, left: Sequence[tuple[str, str]]) -> None:
         """Refuses to mix what several chat models have said.

@@ -31,13 +31,18 @@ class ModelChoice(Protocol):
     def clip_path(self) -> str | None: ...
 
 
-def add_model(inputs: types.Object, choice: ModelChoice, names: Collection[str] = tuple(MODELS)) -> None:
+def add_model(
+    inputs: types.Object,
+    choice: ModelChoice,
+    names: Collection[str] = tuple(MODELS),
+    default: str = DEFAULT_MODEL,
+) -> None:
     """Adds the choice of one of some models to a form, and says what it downloads."""
     forms.dropdown(
         inputs,
         "model",
         {name: name for name in names},
-        default=DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names)),
+        default=default if default in names else next(iter(names)),
         label="Model",
         descriptions={name: MODELS[name].description for name in names},
         invalid=choice.model not in names,

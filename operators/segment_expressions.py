@@ -14,7 +14,7 @@ from fiftyone.operators.message import GeneratedMessage
 
 from fiftyone_refvos.fields import EXPRESSIONS
 from fiftyone_refvos.fields.schema import masklet_path
-from fiftyone_refvos.models.registry import IMAGE_MODELS
+from fiftyone_refvos.models.registry import DEFAULT_IMAGE_MODEL
 from fiftyone_refvos.segment import segment
 
 from . import segment_form, segment_report
@@ -99,7 +99,7 @@ class SegmentExpressions(SegmentingOperator):
 
         Args:
             sample_collection: a dataset of videos or images, a view or a clips view
-            model: its name in the zoo; by default the first one that is made for such samples
+            model: its name in the zoo; by default the one that ships for such samples
             label_field: frame field for the masklets, sample field for those of images; by default the name of the
                 model
             prompts: texts to look for, one per line or a list; by default those of `prompt_field`
@@ -130,7 +130,7 @@ class SegmentExpressions(SegmentingOperator):
 
     def read(self, params: Mapping[str, Any], dataset: fo.Dataset) -> Choice:
         if not params.get("model") and dataset.media_type == fom.IMAGE:
-            return Choice.of({**params, "model": IMAGE_MODELS[0]})
+            return Choice.of({**params, "model": DEFAULT_IMAGE_MODEL})
         return Choice.of(params)
 
     def build_form(self, inputs: types.Object, samples: Samples, choice: Choice) -> None:

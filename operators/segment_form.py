@@ -16,7 +16,7 @@ from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS, FieldError
 from fiftyone_refvos.fields.schema import prompt_type
-from fiftyone_refvos.models.registry import DEFAULT_MODEL, IMAGE_MODELS, MODELS
+from fiftyone_refvos.models.registry import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, IMAGE_MODELS
 
 from . import forms, label_fields
 from .base import Samples
@@ -105,7 +105,10 @@ def build(inputs: types.Object, samples: Samples, choice: Choice) -> None:
     if images and samples._dataset._is_generated:
         forms.error(inputs, "media", "Only whole images can be segmented, but the target holds frames or patches")
         return
-    add_model(inputs, choice, IMAGE_MODELS if images else tuple(MODELS))
+    if images:
+        add_model(inputs, choice, IMAGE_MODELS, DEFAULT_IMAGE_MODEL)
+    else:
+        add_model(inputs, choice)
     _add_prompts(inputs, dataset, choice, "image" if images else "video")
     if not images:
         _add_key_frames(inputs, dataset, choice)

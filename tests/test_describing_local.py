@@ -35,6 +35,8 @@ def test_it_answers_with_and_without_pictures(folder) -> None:
 
 
 def test_an_answer_that_does_not_end_is_an_error_that_names_the_limit(folder) -> None:
+    with pytest.raises(ValueError, match="max_new_tokens is 0; it must be positive"):
+        TransformersChat(folder, max_new_tokens=0)
     chat = saying(TransformersChat(folder, device="cpu", max_new_tokens=3), "a red dog")
     with pytest.raises(ChatError, match="does not end within 3 tokens: raise max_new_tokens .* 'a red dog'"):
         chat.ask([], "what is it")

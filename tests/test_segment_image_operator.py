@@ -71,7 +71,7 @@ def test_a_scheduled_run(images, chosen) -> None:
 def test_the_form_offers_the_models_and_fields_of_images(images, chosen) -> None:
     shown = form(NAME, images)
     assert [each["value"] for each in shown["model"]["view"]["choices"]] == list(IMAGE_MODELS)
-    assert shown["model"]["default"] == IMAGE_MODELS[0]
+    assert shown["model"]["default"] == "mllmseg-tiny"
     assert not shown["model"]["invalid"]
     assert shown["prompt_field"]["type"]["values"] == ["expressions"]
     assert "in every image" in texts(shown["prompts"])

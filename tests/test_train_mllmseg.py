@@ -58,6 +58,9 @@ def test_a_view_is_a_source_of_images_with_the_union_of_the_objects_of_an_expres
     )
     with pytest.raises(FieldError, match=r"nothing to train on .* 1 images without an expression with a target"):
         ImageViewSource(shown, masks_field="truth")
+    absent = ImageViewSource(shown, masks_field="truth", all_absent=True)
+    assert [each.has_target for each in absent.image(0).expressions] == [False]
+    assert absent.digest != source.digest
     typed = images.first()
     fields.add_expressions(typed, "the moon")
     assert "left out: 1 expressions without true masks" in str(ImageViewSource(images, masks_field="truth").report)

@@ -29,6 +29,7 @@ class TransformersChat:
             error
 
     Raises:
+        ValueError: if no token may be answered
         ChatError: if the folder holds no such model, one that needs code of its own, or not all of its weights
         HubError: if the repository cannot be downloaded
     """
@@ -42,6 +43,8 @@ class TransformersChat:
         dtype: str | None = None,
         max_new_tokens: int = MAX_TOKENS,
     ) -> None:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be positive")
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.device = resolve_device(device)

@@ -195,7 +195,8 @@ def mark_pending(dataset: fo.Dataset, masklets_field: str, objects: Mapping[str,
         for label_id, object_id in zip(label_ids or (), object_ids or (), strict=True)
         if object_id in objects[sample_id]
     ]
-    for name, value in (("anew", True), ("stage_answers", []), ("label", "pending")):
+    # The label first: what lost its answers and is not pending would count as done.
+    for name, value in (("label", "pending"), ("anew", True), ("stage_answers", [])):
         dataset.set_label_values(f"{path}.{name}", [{**label, "value": value} for label in labels])
 
 

@@ -201,6 +201,8 @@ ANSWERING = tuple(name for name, spec in MODELS.items() if spec.system == "sa2va
 IMAGE_MODELS = tuple(name for name, spec in MODELS.items() if spec.system in ("mllmseg", "sa2va"))
 """Names whose models segment images, too; all others are for videos alone."""
 
+DEFAULT_IMAGE_MODEL = "mllmseg-tiny"
+
 
 def check_takes_images(name: str) -> None:
     """Refuses a model of videos alone, for images.

@@ -155,8 +155,7 @@ class FineTuning:
 def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
     """Refuses to go on with a training that was begun with another model, or on other videos.
 
-    Every process does this before there is a group of them, which `run` sets up: each either finds the whole file
-    or writes the same one.
+    Every process does this, and none waits for another: each either finds the whole file or writes the same one.
 
     Args:
         folder: of the training

@@ -28,7 +28,8 @@ from fiftyone_refvos.training.draws import Draws
 from fiftyone_refvos.training.learner import Learner
 from fiftyone_refvos.training.state import trained_parameters
 
-_VALIDATION_HOURS = 24  # the other processes wait while the main one validates
+GROUP_TIMEOUT = timedelta(hours=24)
+"""How long the processes of a training wait for one, as all others do while the main one validates."""
 
 
 class NonFiniteError(RuntimeError):
@@ -170,7 +171,7 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
         kwargs_handlers=[
             # parts of the mask decoder get no gradient; buffers of one process are not those of another
             DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(hours=_VALIDATION_HOURS)),
+            InitProcessGroupKwargs(timeout=GROUP_TIMEOUT),
         ],
     )
 

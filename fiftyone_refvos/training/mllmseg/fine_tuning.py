@@ -28,6 +28,7 @@ from fiftyone_refvos.training.mllmseg.start import is_plain_internvl, start_from
 from fiftyone_refvos.training.mllmseg.train import TrainedMllmseg
 from fiftyone_refvos.training.mllmseg.validation import ImageValidation
 from fiftyone_refvos.training.mllmseg.views import ImageViewSource
+from fiftyone_refvos.training.optimization import GROUP_TIMEOUT
 
 
 class MllmsegFineTuning:
@@ -50,7 +51,13 @@ class MllmsegFineTuning:
         named = views if isinstance(views, Mapping) else {views._root_dataset.name: views}
         self._rates = rates_by_name(rates, dict.fromkeys(named, 1.0))
         self._sources: dict[str, ImageSource] = {
-            name: ImageViewSource(each, name=name, masks_field=masks_field, expressions_field=expressions_field)
+            name: ImageViewSource(
+                each,
+                name=name,
+                masks_field=masks_field,
+                expressions_field=expressions_field,
+                all_absent=self._config.all_absent,
+            )
             if isinstance(each, fo.Dataset | fo.DatasetView)
             else each
             for name, each in named.items()
@@ -71,8 +78,9 @@ class MllmsegFineTuning:
     def _start(self) -> Path:
         start = self._folder / "start"
         resumed = start.is_dir() and (self._folder / DATA).is_file()  # which says what the start was made of
-        with PartialState().main_process_first():
-            if PartialState().is_main_process and not resumed:
+        processes = PartialState(timeout=GROUP_TIMEOUT)  # the first of a process sets up the group, for the loop, too
+        with processes.main_process_first():
+            if processes.is_main_process and not resumed:
                 start_from_internvl(self._given, start, seed=self._config.seed)
         return start
 
@@ -98,6 +106,9 @@ class MllmsegFineTuning:
                 "model": "mllmseg",
                 "checkpoint": str(self._given.resolve()),
                 "sources": reports,
+                "images": {
+                    name: each.digest for name, each in self._sources.items() if isinstance(each, ImageViewSource)
+                },
                 "rates": self._rates,
                 "fields": self._read_from,
                 "validation": self._validation.identity if self._validation else None,

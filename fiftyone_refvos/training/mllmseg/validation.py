@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from fiftyone_refvos.models.mllmseg.config import MllmsegInference
 from fiftyone_refvos.models.mllmseg.inference import MllmsegSegmenter
 from fiftyone_refvos.models.mllmseg.network import MllmsegNetwork
 from fiftyone_refvos.training.mllmseg.config import Measure
+from fiftyone_refvos.training.mllmseg.views import digest_of_ids
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,7 @@ class ImageValidation:
     @property
     def identity(self) -> dict[str, Any]:
         """What is measured, as plain values: a best value of other images cannot be compared with."""
-        ids = "\n".join(sorted(self._images.ids))
-        digest = hashlib.sha256(ids.encode()).hexdigest()[:16]
-        return {"images": len(self._images.ids), "digest": digest, **self._fields}
+        return {"images": len(self._images.ids), "digest": digest_of_ids(self._images.ids), **self._fields}
 
     def __call__(self) -> float:
         """gIoU or cIoU, in [0, 1]."""

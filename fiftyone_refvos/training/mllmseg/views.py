@@ -6,7 +6,8 @@ and not hours later. What stays in memory are expressions; masks are read when a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import fiftyone as fo
@@ -82,6 +83,11 @@ class ViewImage:
         return masks
 
 
+def digest_of_ids(ids: Iterable[str]) -> str:
+    """What tells a set of samples from others, in 16 characters."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
 class ImageViewSource:
     """A view of an image dataset to train on.
 
@@ -95,6 +101,7 @@ class ImageViewSource:
         masks_field: the field with the masks to learn: true ones, or those of a model
         expressions_field: the field with the expressions
         name: what messages call it; by default the name of the dataset
+        all_absent: whether images none of whose expressions has a target are learned from, too
 
     Raises:
         FieldError: for anything but images, missing fields, masks of the wrong size, files that are gone, expressions
@@ -108,6 +115,7 @@ class ImageViewSource:
         masks_field: str = "ground_truth",
         expressions_field: str = EXPRESSIONS,
         name: str | None = None,
+        all_absent: bool = False,
     ) -> None:
         _check(view, masks_field, expressions_field)
         dataset = root_dataset(view)
@@ -117,7 +125,7 @@ class ImageViewSource:
         self._fields = (masks_field, expressions_field)
         ids = view.values("id")
         read = ((sample_id, *self._read(view[sample_id])) for sample_id in ids)
-        self._images = [image for image in read if any(expression.has_target for expression in image[2])]
+        self._images = [image for image in read if any(all_absent or each.has_target for each in image[2])]
         self.report.empty = len(ids) - len(self._images)
         self.report.num_images = len(self._images)
         used = [expression for *_, expressions in self._images for expression in expressions]
@@ -128,6 +136,11 @@ class ImageViewSource:
                 f"dataset {dataset.name!r}: there is nothing to train on in {masks_field!r} of {len(ids)} images "
                 f"({self.report}): annotate some, or choose another field of masks"
             )
+
+    @property
+    def digest(self) -> str:
+        """What tells its samples from others."""
+        return digest_of_ids(sample_id for sample_id, *_ in self._images)
 
     def __len__(self) -> int:
         return len(self._images)
