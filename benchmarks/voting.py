@@ -161,11 +161,14 @@ def table(summary: Mapping[str, Any]) -> str:
             gains = " | ".join(f"**{summary[name]['ratio'][kind][way]:.1f}**" for way in PLAIN)
             share = f"{kind}, {100 * AREAS[kind]:.1f} % of the frame"
             lines.append(f"| {share} | {shown} | {times} | {gains} |")
-    gained = summary["as_it_is"]["ratio"]
-    reached = ", ".join(kind for kind, ratio in gained.items() if ratio["sum"] >= summary["required"])
+    needed = summary["required"]
+    reached = {
+        name: ", ".join(kind for kind, ratio in summary[name]["ratio"].items() if ratio["sum"] >= needed) or "none"
+        for name in ("as_it_is", "memory_kept")
+    }
     required = (
-        f"Required is {summary['required']:.0f} for the sum of what was stacked, memory as it is. It is reached for "
-        f"these masks: {reached or 'none'}."
+        f"Required is {needed:.0f} for the sum of what was stacked. It is reached for these masks: "
+        f"{reached['as_it_is']} (memory as it is); {reached['memory_kept']} (kept)."
     )
     return "\n".join([*lines, "", required]) + "\n"
 
