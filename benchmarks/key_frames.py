@@ -8,7 +8,7 @@ videos; the weights are the same for all.
 Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
 holds the digests of both weights.
 
-    python -m benchmarks.key_frames --plots /tmp/plots
+    python -m benchmarks.key_frames --plots plots
 
 writes benchmarks/results/key_frames.json and .md; the plots show score and true IoU of every expression.
 """
