@@ -98,7 +98,8 @@ def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) 
 
 
 def _run(stage: Stage, start: Path, folder: Path, done: Path, *, workers: int) -> None:
-    glus, tokenizer, say = _load(start).requires_grad_(True), LlamaTokenizer(start), partial(_say, stage.name)
+    glus, tokenizer, say = stage.prepare(_load(start)), LlamaTokenizer(start), partial(_say, stage.name)
+    glus.requires_grad_(True)
     learner = stage.make_learner(glus, tokenizer, folder / "videos")
     learner.network.train()
     follow = Progress(glus, tokenizer, stage.config, folder / "unseen", say) if stage.learner is None else None
@@ -136,9 +137,8 @@ def _load(network: Path) -> GlusNetwork:
 
 
 def _save(glus: GlusNetwork, folder: Path, base: Path) -> None:
-    save_checkpoint(
-        glus.state_dict(), folder, base=base, clip=base / "clip", run_settings=GlusConfig.read(base).recorded
-    )
+    settings = glus.config.recorded | {"num_hidden_layers": glus.config.llama.num_hidden_layers}
+    save_checkpoint(glus.state_dict(), folder, base=base, clip=base / "clip", run_settings=settings)
 
 
 def _say(stage: str, text: str) -> None:
