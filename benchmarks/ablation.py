@@ -1,8 +1,9 @@
 """The GLUS paper's Table 4 in miniature: what global and local reasoning, the memory bank and the contrast loss add.
 
 Every cell starts from the same network, the one that the recipe of glus-tiny has after its parts and single frames,
-trains it for the same number of steps, and is measured on the same unseen demo videos. A finished cell is kept in
-the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
+trains it for the same number of steps, and is measured on the same unseen demo videos. The row with key frames (KFS)
+trains nothing: it takes the networks of the row before, and starts in the frames that kfs-tiny chooses. A finished
+cell is kept in the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
 
     python -m benchmarks.ablation FOLDER --start FOLDER/frames/network --videos FOLDER/videos
 
@@ -16,7 +17,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,25 @@ from benchmarks.machine import processor
 from fiftyone_refvos.demo.expressions import KINDS
 from fiftyone_refvos.demo.quality import measure
 from fiftyone_refvos.demo.rendered import RenderedVideos
+from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.models.glus.config import GlusConfig, GlusInference
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
 from fiftyone_refvos.models.glus.weights import load_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
+from fiftyone_refvos.models.registry import SHIPPED
+from fiftyone_refvos.models.segmenter import Segmenter
+from fiftyone_refvos.models.selector.loading import load_selector
+from fiftyone_refvos.models.selector.protocol import FrameSelector, best_frame
 from fiftyone_refvos.training.config import LossConfig, SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.loop import run
+from fiftyone_refvos.video import FrameSource
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 400
 TEST_VIDEOS = 30
 
+_WITH_KEY_FRAMES = " + KFS"
 _SAMPLING = SamplingConfig(expressions=8, wording="inference", no_target=True)
 _LOSSES = LossConfig(ce=0.5, bce=2.0, dice=1.0, contrastive=0.0)
 
@@ -55,6 +63,7 @@ class Variant:
         sampling: context and query frames
         memory: whether masks are remembered
         contrastive: weight of the object contrastive loss
+        key_frames: whether segmentation starts in the frame that kfs-tiny chooses, not in the first one
     """
 
     name: str
@@ -62,11 +71,15 @@ class Variant:
     sampling: SamplingConfig = _SAMPLING
     memory: bool = False
     contrastive: float = 0.0
+    key_frames: bool = False
 
-    @property
-    def slug(self) -> str:
-        """Of its folders."""
-        return self.name.lower().replace(" + ", "-").replace(" ", "-")
+    def folder(self, parent: Path, seed: int) -> Path:
+        """Of the training of a cell; key frames are chosen for networks that were trained without."""
+        return parent / f"{_slug(self.name.removesuffix(_WITH_KEY_FRAMES))}-{seed}"
+
+    def record(self, parent: Path, seed: int) -> Path:
+        """Of a finished cell."""
+        return parent / f"{_slug(self.name)}-{seed}.json"
 
     def config(self, seed: int, steps: int) -> TrainingConfig:
         """The training of one cell; all have the same number of masks in a step."""
@@ -94,7 +107,35 @@ VARIANTS = (
     Variant("GLU", 3),
     Variant("GLU + MB", 3, memory=True),
     Variant("GLU + MB + OC", 3, memory=True, contrastive=0.1),
+    Variant(f"GLU + MB + OC{_WITH_KEY_FRAMES}", 3, memory=True, contrastive=0.1, key_frames=True),
 )
+
+
+class FromKeyFrames(Segmenter):
+    """A GLUS that starts in the frames that a selector chooses, unless it is told others."""
+
+    def __init__(self, glus: GlusSegmenter, selector: FrameSelector) -> None:
+        self._glus, self._selector = glus, selector
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {**self._glus.identity, "selector": dict(self._selector.identity)}
+
+    def check(self, expression: Expression) -> None:
+        self._glus.check(expression)
+        self._selector.check(expression)
+
+    def segment(
+        self,
+        frames: FrameSource,
+        expressions: Sequence[Expression],
+        *,
+        key_frames: Mapping[str, int] | None = None,
+    ) -> Iterator[FrameResult]:
+        if key_frames is None:
+            scores = self._selector.scores(frames, expressions)
+            key_frames = {each.id: best_frame(scores[each.id], each, video=frames.name) for each in expressions}
+        return self._glus.segment(frames, expressions, key_frames=key_frames)
 
 
 def train_and_measure(
@@ -114,7 +155,8 @@ def train_and_measure(
     if outcome.stopped_because != "finished":
         raise SystemExit("stopped: run the same command again to go on")
     trained = time.perf_counter() - began
-    segmenter = GlusSegmenter(network.requires_grad_(False).eval(), tokenizer, GlusInference())
+    glus = GlusSegmenter(network.requires_grad_(False).eval(), tokenizer, GlusInference())
+    segmenter = FromKeyFrames(glus, load_selector(SHIPPED / "kfs-tiny")) if variant.key_frames else glus
     quality = measure(segmenter, split="test", num_videos=tests)
     values = {kind: quality.kind(kind).mean for kind in KINDS if kind != "no_target"}
     found = [row.JF for row in quality.rows if row.has_target]
@@ -135,6 +177,10 @@ def train_and_measure(
 def _say(step: int, steps: int, losses: object) -> None:
     if step % 50 == 0:
         print(f"  {step} of {steps}: {losses}", flush=True)
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" + ", "-").replace(" ", "-")
 
 
 def table(cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -188,14 +234,13 @@ def main() -> None:
     cells = []
     for seed in range(max(variant.seeds for variant in VARIANTS)):
         for variant in (each for each in VARIANTS if seed < each.seeds):
-            folder = arguments.folder / f"{variant.slug}-{seed}"
-            done = folder / "cell.json"
+            done = variant.record(arguments.folder, seed)
             if not done.exists():
                 print(f"{variant.name}, seed {seed}", flush=True)
                 cell = train_and_measure(
                     variant,
                     seed,
-                    folder=folder,
+                    folder=variant.folder(arguments.folder, seed),
                     start=arguments.start,
                     videos=arguments.videos,
                     steps=arguments.steps,
