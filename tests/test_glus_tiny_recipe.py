@@ -41,6 +41,7 @@ from scripts.glus_tiny.statements import (
     encode_statements,
     statements,
 )
+from scripts.glus_tiny.traces import TraceLearner, attention_loss, trace_loss
 from scripts.glus_tiny.words import WORDS, WordLearner, describe
 
 POINTING = TrainingConfig(
@@ -183,6 +184,7 @@ def test_each_part_learns_a_batch_by_heart(glus, videos, tokenizer):
         "words": WordLearner(glus, tokenizer, videos, batch_size=4),
         "statements": StatementLearner(glus, tokenizer, videos, batch_size=1, statements=3),
         "slots": SlotLearner(glus, videos, batch_size=4),
+        "traces": TraceLearner(deeper(glus), tokenizer, videos, batch_size=2, context_frames=3),
         "motion": MotionLearner(deeper(glus), tokenizer, videos, batch_size=2, statements=3, context_frames=3),
         "pointing": PointingLearner(deepcopy(glus), tokenizer, POINTING, videos),
     }
@@ -253,6 +255,31 @@ def test_the_words_of_an_expression_end_where_its_answer_begins(tokenizer):
     assert weights[ends[0] + 1] == weights[-1] == 1.0
 
 
+def test_attention_is_lost_unless_heads_look_at_the_same_object_one_frame_further_back_each():
+    objects = torch.full((1, 3, 4, 2), -1)
+    objects[0, 0, 1, 0], objects[0, 1, 2, 0], objects[0, 2, 3, 1] = 7, 7, 7  # moves on by a token in each frame
+    objects[0, 1, 0, 0] = 5  # seen once
+    seen = torch.arange(12).view(3, 4) + 5
+    right = torch.zeros(1, 2, 20, 20)
+    right[0, 0, seen[1, 2], seen[0, 1]] = right[0, 0, seen[2, 3], seen[1, 2]] = 1.0
+    right[0, 1, seen[2, 3], seen[0, 1]] = 0.5
+    assert attention_loss(right, seen, objects).item() == pytest.approx(np.log(2) / 3)
+    assert attention_loss(right.flip(1), seen, objects).item() > 5
+
+
+def test_traces_are_asked_for_where_there_is_a_frame_before():
+    objects = torch.tensor([[[[0, -1]], [[0, -1]], [[-1, -1]]]])  # one token a frame; out of sight in the last
+    places = torch.tensor([[[[1.0, 2.0, 3.0]], [[1.0, 4.0, 5.0]], [[0.0, 0.0, 0.0]]]])
+    head = torch.nn.Linear(4, 2 * 2 * 3)
+    torch.nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([20.0, 2.0, 3.0, -5.0, 9.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    states = torch.ones(1, 3, 1, 4)
+    assert trace_loss(head, states, objects, places).item() == pytest.approx(0, abs=1e-6)
+    moved = places + torch.tensor([0.0, 1.0, 1.0])
+    assert trace_loss(head, states, objects, moved).item() == pytest.approx(0.9)  # smooth, from 0.2 on
+
+
 def test_what_moves_left_moves_right_in_the_mirror(videos):
     video, mirrored = videos.video(0), videos.video(1)
     assert mirrored.actions["right"] == video.actions["left"]
@@ -262,7 +289,7 @@ def test_what_moves_left_moves_right_in_the_mirror(videos):
 def test_more_layers_change_nothing_at_first(glus):
     words = torch.randn(2, 20, glus.config.llama.hidden_size)
     more = deeper(glus)
-    assert more.config.llama.num_hidden_layers == glus.config.llama.num_hidden_layers + 2
+    assert more.config.llama.num_hidden_layers == glus.config.llama.num_hidden_layers + 3
     torch.testing.assert_close(
         more.llama(inputs_embeds=words).last_hidden_state, glus.llama(inputs_embeds=words).last_hidden_state
     )

@@ -1,7 +1,7 @@
-"""The language model's second part: where each object was in every frame before, and what it does.
+"""The language model's third part: what each object does, and statements about it.
 
-Statements alone teach that slowly: they say only in the end whether an object was followed rightly. Here the states
-of the visual tokens, too, are asked: for the places of their objects in the frames before, and for the actions.
+Statements alone teach that slowly: they say only in the end whether an action was seen rightly. Here the states of
+the visual tokens, too, are asked what their objects do, and those of words which objects they mean.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from fiftyone_refvos.models.glus.network import GlusNetwork
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
 from fiftyone_refvos.training.learner import Forgetful
-from scripts.glus_tiny.slots import SLOTS, middles, token_objects
+from scripts.glus_tiny.slots import SLOTS
 from scripts.glus_tiny.statements import RATES, ClipPrompt, draw_statements, encode_statements, statements
+from scripts.glus_tiny.traces import FIRST_LAYER, LAYERS, trace_head, trace_loss, ways
 
-TRACE_LAYER, ACTION_LAYER = 3, 5
-"""After how many layers places and actions are asked for; the layers that are left can match them with words."""
+ACTION_LAYER = FIRST_LAYER + LAYERS + 1
+"""After how many layers actions are asked for; the layers that are left can match them with words."""
 
 _RATES = RATES | {"motion": 5.0, "multi": 2.5, "no_target": 2.0}
 _WIDTH = 64  # of the vectors that match words with objects
@@ -82,10 +83,11 @@ class MotionLearner(Forgetful):
         self._batch_size, self._statements = batch_size, statements
         self._collate = Collator(glus.clip.config.image_size, glus.config.clip_view).pixels
         self._prompt = ClipPrompt(glus, tokenizer, context_frames)
-        width, frames = glus.config.llama.hidden_size, context_frames + 1
+        width = glus.config.llama.hidden_size
+        self._traces = trace_head(glus, context_frames)
         self._heads = nn.ModuleDict(
             {
-                "traces": nn.Linear(width, SLOTS * frames * 3),
+                "traces": self._traces,
                 "actions": nn.Linear(width, SLOTS * len(videos.video(0).actions)),
                 "words": nn.Linear(width, _WIDTH),
                 "things": nn.Linear(width, SLOTS * _WIDTH),
@@ -99,12 +101,12 @@ class MotionLearner(Forgetful):
         return self._network
 
     def draw(self, rng: np.random.Generator) -> Motions:
-        pixels, rows = [], []
+        pixels, rows, tokens = [], [], self._glus.tokens_per_image
         for _ in range(self._batch_size):
             video = self._videos.video(int(rng.integers(len(self._videos))))
             frames = self._prompt.draw_frames(len(video), rng)
             pixels += list(video.read(frames))
-            rows.append([*self._draw_statements(video, frames[-1], rng), *self._happening(video, frames)])
+            rows.append([*self._draw_statements(video, frames[-1], rng), *happening(video, frames, tokens)])
         ids, weights, ends, meant, objects, places, actions = (list(each) for each in zip(*rows, strict=True))
         most = max(len(each) for each in actions)
         return Motions(
@@ -128,13 +130,6 @@ class MotionLearner(Forgetful):
             meant[number, list(statement.objects)] = 1
         return [torch.tensor(ids), torch.tensor(weights), torch.tensor(ends), torch.from_numpy(meant)]
 
-    def _happening(self, video: RenderedVideo, frames: Sequence[int]) -> list[Tensor]:
-        tokens = self._glus.tokens_per_image
-        found = np.stack([middles(video, frame) for frame in frames])
-        objects = np.stack([token_objects(each, tokens)[0] for each in found])
-        places = np.concatenate([~np.isnan(found[..., :1]), np.nan_to_num(found)], axis=-1).astype(np.float32)
-        return [torch.from_numpy(objects), torch.from_numpy(places), torch.from_numpy(_known(video))]
-
     def losses(self, batch: Motions, rng: np.random.Generator) -> Mapping[str, Tensor]:
         glus, count = self._glus, len(batch.ids)
         with torch.no_grad():
@@ -150,8 +145,10 @@ class MotionLearner(Forgetful):
         seen = self._prompt.visual(images.shape[2]).to(images.device)
         losses = {
             "statements": (each * weights).sum() / weights.sum(),
-            "traces": self._trace_loss(_normed(told.hidden_states[TRACE_LAYER])[:, seen], batch),
-            "actions": self._action_loss(_normed(told.hidden_states[ACTION_LAYER])[:, seen[-1]], batch),
+            "traces": trace_loss(
+                self._traces, told.hidden_states[FIRST_LAYER + LAYERS][:, seen], batch.objects, batch.places
+            ),
+            "actions": self._action_loss(told.hidden_states[ACTION_LAYER][:, seen[-1]], batch),
             "meant": self._match_loss(states[:, beginning.shape[1] :], states[:, seen[-1]], batch),
         }
         return losses | {"total": torch.stack(list(losses.values())).sum()}
@@ -159,22 +156,9 @@ class MotionLearner(Forgetful):
     def sample_ids(self, batch: Motions) -> Sequence[str]:
         return [f"what happens in {len(batch.ids)} demo clips"]
 
-    def _trace_loss(self, states: Tensor, batch: Motions) -> Tensor:
-        """Of the states `(B, N, tokens, D)`: where their objects are in the frames before."""
-        count, frames, tokens, _ = states.shape
-        said = self._heads["traces"](states).view(count, frames, tokens, SLOTS, frames, 3)
-        clip, now, token, slot = (batch.objects >= 0).nonzero(as_tuple=True)
-        said, who = said[clip, now, token, slot], batch.objects[clip, now, token, slot]
-        true = batch.places[clip, :, who]  # (objects, N, 3)
-        before = torch.arange(frames, device=now.device) < now[:, None]
-        shown = before & (true[..., 0] > 0)
-        return F.binary_cross_entropy_with_logits(said[..., 0][before], true[..., 0][before]) + F.smooth_l1_loss(
-            said[..., 1:][shown], true[..., 1:][shown], beta=0.2
-        )
-
     def _action_loss(self, states: Tensor, batch: Motions) -> Tensor:
         """Of the states `(B, tokens, D)` of the frame that is asked about."""
-        said = self._heads["actions"](states).unflatten(-1, (SLOTS, -1))
+        said = self._heads["actions"](F.rms_norm(states, states.shape[-1:])).unflatten(-1, (SLOTS, -1))
         clip, token, slot = (batch.objects[:, -1] >= 0).nonzero(as_tuple=True)
         true = batch.actions[clip, batch.objects[clip, -1, token, slot]]
         known = true != _UNKNOWN
@@ -191,8 +175,10 @@ class MotionLearner(Forgetful):
         return F.binary_cross_entropy_with_logits(said[clip, :, token, slot][known], true[known])
 
 
-def _normed(states: Tensor) -> Tensor:
-    return F.rms_norm(states, states.shape[-1:])
+def happening(video: RenderedVideo, frames: Sequence[int], tokens: int) -> list[Tensor]:
+    """`Motions.objects`, `places` and `actions` of one clip."""
+    objects, places = ways(video, frames, tokens)
+    return [torch.from_numpy(objects), torch.from_numpy(places), torch.from_numpy(_known(video))]
 
 
 def _known(video: RenderedVideo) -> NDArray[np.float32]:

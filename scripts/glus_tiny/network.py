@@ -72,7 +72,7 @@ MEMORY_GAMMA = 0.1
 CONTEXT_FRAMES = 8
 """Twice as many as published: one picture is but 16 tokens here, and three frames of 24 hide a turn or a stop."""
 
-_DEEPER_AFTER, _MORE_LAYERS = 3, 2
+_DEEPER_AFTER, _MORE_LAYERS = 3, 3
 
 
 def write_start(folder: Path, seed: int) -> None:
@@ -89,7 +89,10 @@ def write_start(folder: Path, seed: int) -> None:
 
 
 def deeper(glus: GlusNetwork) -> GlusNetwork:
-    """The same network with more layers in the middle of its language model, which change nothing at first."""
+    """The same network with more layers in the middle of its language model, which change nothing at first.
+
+    Two will follow objects (`traces`), and one will tell what they do (`motion`).
+    """
     config, clip = replace(glus.config, llama=copy.deepcopy(glus.config.llama)), glus.clip.config
     config.llama.num_hidden_layers += _MORE_LAYERS
     state = {_moved(name): tensor for name, tensor in glus.state_dict().items()}

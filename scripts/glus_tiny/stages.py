@@ -21,6 +21,7 @@ from scripts.glus_tiny.pointing import PointingLearner
 from scripts.glus_tiny.points import PointLearner
 from scripts.glus_tiny.slots import SlotLearner
 from scripts.glus_tiny.statements import StatementLearner
+from scripts.glus_tiny.traces import TraceLearner
 from scripts.glus_tiny.words import WordLearner
 
 LearnerFactory = Callable[[GlusNetwork, LlamaTokenizer, Path], Learner[Any]]
@@ -93,6 +94,10 @@ def _slots(batch_size: int, glus: GlusNetwork, _: LlamaTokenizer, videos: Path) 
     return SlotLearner(glus, RenderedVideos(videos), batch_size=batch_size)
 
 
+def _traces(batch_size: int, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> TraceLearner:
+    return TraceLearner(glus, tokenizer, RenderedVideos(videos), batch_size=batch_size, context_frames=CONTEXT_FRAMES)
+
+
 def _motion(sizes: dict[str, int], glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> MotionLearner:
     return MotionLearner(glus, tokenizer, RenderedVideos(videos), context_frames=CONTEXT_FRAMES, **sizes)
 
@@ -107,11 +112,11 @@ LANGUAGE = (
     Stage("looks", _config(2500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_looks, 48)),
     Stage("statements", _config(3500, 1e-3, warmup_steps=200, weight_decay=0.01), partial(_statements, 32)),
     Stage("slots", _config(1500, 1e-3, warmup_steps=100), partial(_slots, 64)),
+    Stage("traces", _config(800, 1e-3, warmup_steps=50, weight_decay=0.01), partial(_traces, 16), deeper),
     Stage(
         "motion",
         _config(4500, 1e-3, warmup_steps=100, weight_decay=0.01),
         partial(_motion, {"batch_size": 8, "statements": 12}),
-        deeper,
     ),
 )
 """CLIP, projector and language model, which the published GLUS takes from a LLaVA."""
