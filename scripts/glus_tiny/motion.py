@@ -23,7 +23,7 @@ from fiftyone_refvos.training.batch import Collator
 from fiftyone_refvos.training.learner import Forgetful
 from scripts.glus_tiny.slots import SLOTS
 from scripts.glus_tiny.statements import RATES, ClipPrompt, draw_statements, encode_statements, statements
-from scripts.glus_tiny.traces import FIRST_LAYER, LAYERS, trace_head, trace_loss, ways
+from scripts.glus_tiny.traces import FIRST_LAYER, LAYERS, following_losses, trace_head, ways
 
 ACTION_LAYER = FIRST_LAYER + LAYERS + 1
 """After how many layers actions are asked for; the layers that are left can match them with words."""
@@ -95,6 +95,7 @@ class MotionLearner(Forgetful):
         )
         parts = {"projector": glus.projector, "llama": glus.llama, "lm_head": glus.lm_head, "heads": self._heads}
         self._network = nn.ModuleDict(parts)
+        glus.llama.set_attn_implementation("eager")  # the others do not tell what they attend to
 
     @property
     def network(self) -> nn.Module:
@@ -137,7 +138,9 @@ class MotionLearner(Forgetful):
         images = glus.projector(features).unflatten(0, (count, -1))
         beginning = self._prompt.embed(images)
         words = glus.llama.embed_tokens(batch.ids)
-        told = glus.llama(inputs_embeds=torch.cat([beginning, words], dim=1), output_hidden_states=True)
+        told = glus.llama(
+            inputs_embeds=torch.cat([beginning, words], dim=1), output_hidden_states=True, output_attentions=True
+        )
         states = told.last_hidden_state
         logits = glus.lm_head(states[:, beginning.shape[1] - 1 : -1])
         each = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
@@ -145,9 +148,7 @@ class MotionLearner(Forgetful):
         seen = self._prompt.visual(images.shape[2]).to(images.device)
         losses = {
             "statements": (each * weights).sum() / weights.sum(),
-            "traces": trace_loss(
-                self._traces, told.hidden_states[FIRST_LAYER + LAYERS][:, seen], batch.objects, batch.places
-            ),
+            **following_losses(self._traces, told, seen, batch.objects, batch.places),
             "actions": self._action_loss(told.hidden_states[ACTION_LAYER][:, seen[-1]], batch),
             "meant": self._match_loss(states[:, beginning.shape[1] :], states[:, seen[-1]], batch),
         }

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from fiftyone_refvos.demo.rendered import RenderedVideo, RenderedVideos
 from fiftyone_refvos.models.glus.network import GlusNetwork
@@ -95,12 +96,7 @@ class TraceLearner(Forgetful):
         images = glus.projector(features).unflatten(0, (len(batch.objects), -1))
         told = glus.llama(inputs_embeds=self._prompt.embed(images), output_hidden_states=True, output_attentions=True)
         seen = self._prompt.visual(images.shape[2]).to(images.device)
-        states = told.hidden_states[FIRST_LAYER + LAYERS][:, seen]
-        attention = torch.cat(told.attentions[FIRST_LAYER : FIRST_LAYER + LAYERS], dim=1)
-        losses = {
-            "traces": trace_loss(self._head, states, batch.objects, batch.places),
-            "attention": _ATTENTION_WEIGHT * attention_loss(attention, seen, batch.objects),
-        }
+        losses = following_losses(self._head, told, seen, batch.objects, batch.places)
         return losses | {"total": losses["traces"] + losses["attention"]}
 
     def sample_ids(self, batch: Ways) -> Sequence[str]:
@@ -118,6 +114,27 @@ def ways(video: RenderedVideo, frames: Sequence[int], tokens: int) -> tuple[NDAr
 def trace_head(glus: GlusNetwork, lags: int) -> nn.Linear:
     """Tells of a state, for each of its objects and so many frames back, whether it was seen and where."""
     return nn.Linear(glus.config.llama.hidden_size, SLOTS * lags * 3)
+
+
+def following_losses(
+    head: nn.Linear, told: BaseModelOutputWithPast, seen: Tensor, objects: Tensor, places: Tensor
+) -> dict[str, Tensor]:
+    """The losses of the layers that follow objects.
+
+    Args:
+        head: of `trace_head`
+        told: by the language model, with all states and attention
+        seen: `(N, tokens)` where the visual tokens are in the prompt
+        objects, places: as in `Ways`
+    """
+    assert told.hidden_states is not None
+    assert told.attentions is not None
+    states = told.hidden_states[FIRST_LAYER + LAYERS][:, seen]
+    attention = torch.cat(told.attentions[FIRST_LAYER : FIRST_LAYER + LAYERS], dim=1)
+    return {
+        "traces": trace_loss(head, states, objects, places),
+        "attention": _ATTENTION_WEIGHT * attention_loss(attention, seen, objects),
+    }
 
 
 def trace_loss(head: nn.Linear, states: Tensor, objects: Tensor, places: Tensor) -> Tensor:
