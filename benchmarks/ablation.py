@@ -1,11 +1,12 @@
 """The GLUS paper's Table 4 in miniature: what global and local reasoning, the memory bank and the contrast loss add.
 
-Every cell starts from the same network, the one that the recipe of glus-tiny has after its parts and single frames,
-trains it for the same number of steps, and is measured on the same unseen demo videos. The row with key frames (KFS)
+The joined parts of the recipe of glus-tiny are trained on single frames once; every cell goes on from there for the
+same number of steps, and is measured on the same unseen demo videos. The row with key frames (KFS)
 trains nothing: it takes the networks of the row before, and starts in the frames that kfs-tiny chooses. A finished
 cell is kept in the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
 
-    python -m benchmarks.ablation FOLDER --start FOLDER/frames/network --videos FOLDER/videos
+    python -m scripts.glus_tiny RECIPE
+    python -m benchmarks.ablation FOLDER --parts RECIPE/joined --videos RECIPE/videos
 
 writes benchmarks/results/ablation.json and .md.
 """
@@ -19,6 +20,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from fiftyone_refvos.demo.rendered import RenderedVideos
 from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.models.glus.config import GlusConfig, GlusInference
 from fiftyone_refvos.models.glus.inference import GlusSegmenter
+from fiftyone_refvos.models.glus.network import GlusNetwork
+from fiftyone_refvos.models.glus.saving import save_checkpoint
 from fiftyone_refvos.models.glus.weights import load_network
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.registry import SHIPPED
@@ -43,10 +47,12 @@ from fiftyone_refvos.training.config import LossConfig, SamplingConfig, Training
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.loop import run
 from fiftyone_refvos.video import FrameSource
+from scripts.glus_tiny.stages import GLUS
 
 RESULTS = Path(__file__).parent / "results"
-STEPS = 400
-TEST_VIDEOS = 30
+STEPS = 120
+TEST_VIDEOS = 20
+FRAME_STEPS = 600
 
 _WITH_KEY_FRAMES = " + KFS"
 _SAMPLING = SamplingConfig(expressions=8, wording="inference", no_target=True)
@@ -138,22 +144,38 @@ class FromKeyFrames(Segmenter):
         return self._glus.segment(frames, expressions, key_frames=key_frames)
 
 
+def single_frames(folder: Path, parts: Path, videos: Path) -> Path:
+    """The network that every cell starts from, trained unless it is there."""
+    done = folder / "frames" / "network"
+    if not done.exists():
+        stage = next(stage for stage in GLUS if stage.name == "frames")
+        config = replace(stage.config, steps=FRAME_STEPS, batch_size=16, warmup_steps=50, save_every=25)
+        network, tokenizer = _load(parts), LlamaTokenizer(parts)
+        _train(GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, done.parent)
+        settings = GlusConfig.read(parts).recorded
+        save_checkpoint(network.state_dict(), done, base=parts, clip=parts / "clip", run_settings=settings)
+    return done
+
+
+def _load(folder: Path) -> GlusNetwork:
+    device = PartialState().device
+    network = load_network(folder, folder / "clip", GlusConfig.read(folder), device=device, dtype=torch.float32)
+    return network.requires_grad_(True)
+
+
+def _train(learner: GlusLearner, config: TrainingConfig, folder: Path) -> None:
+    if run(learner, config, folder, on_progress=_say).stopped_because != "finished":
+        raise SystemExit("stopped: run the same command again to go on")
+
+
 def train_and_measure(
     variant: Variant, seed: int, *, folder: Path, start: Path, videos: Path, steps: int, tests: int
 ) -> dict[str, Any]:
     """One cell: its J&F per kind of expression and over all, and how long it took."""
-    device = PartialState().device
-    network = load_network(
-        start, start / "clip", GlusConfig.read(start), device=device, dtype=torch.float32
-    ).requires_grad_(True)
-    tokenizer = LlamaTokenizer(start)
+    network, tokenizer = _load(start), LlamaTokenizer(start)
     config = variant.config(seed, steps)
     began = time.perf_counter()
-    outcome = run(
-        GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, folder, on_progress=_say
-    )
-    if outcome.stopped_because != "finished":
-        raise SystemExit("stopped: run the same command again to go on")
+    _train(GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, folder)
     trained = time.perf_counter() - began
     glus = GlusSegmenter(network.requires_grad_(False).eval(), tokenizer, GlusInference())
     segmenter = FromKeyFrames(glus, load_selector(SHIPPED / "kfs-tiny")) if variant.key_frames else glus
@@ -170,7 +192,7 @@ def train_and_measure(
         "N-acc": quality.n_acc.mean,
         "T-acc": quality.t_acc.mean,
         "seconds": round(trained),  # of this process; less than the whole for a cell that was killed
-        "machine": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "machine": processor() if network.device.type == "cpu" else torch.cuda.get_device_name(network.device),
     }
 
 
@@ -195,11 +217,27 @@ def table(cells: Sequence[dict[str, Any]]) -> list[str]:
     return [*lines, "", f"{missing} cells are missing." if missing else "No cell is missing."]
 
 
-def _mean(values: Sequence[float]) -> str:
+def gains(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """What each part adds to the row before, over the seeds that both rows have."""
+    lines = []
+    for before, after in pairwise(VARIANTS):
+        if after.seeds < 2:
+            continue
+        found = [
+            {cell["seed"]: cell["J&F"] for cell in cells if cell["variant"] == each.name} for each in (before, after)
+        ]
+        differences = [found[1][seed] - found[0][seed] for seed in sorted(found[0].keys() & found[1].keys())]
+        if len(differences) > 1:
+            lines.append(f"- {after.name} over {before.name}: {_mean(differences, sign='+')} in J&F")
+    title = "What is added, seed by seed (mean ± standard deviation of the differences):"
+    return [title, "", *lines] if lines else []
+
+
+def _mean(values: Sequence[float], *, sign: str = "") -> str:
     known = [100 * value for value in values if not math.isnan(value)]
     if not known:
         return "–"
-    return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
+    return f"{np.mean(known):{sign}.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
 
 
 def write(cells: Sequence[dict[str, Any]]) -> None:
@@ -213,9 +251,12 @@ def write(cells: Sequence[dict[str, Any]]) -> None:
     text = [
         "# GLUS' ablation in miniature",
         "",
-        f"glus-tiny's recipe, {told}, on {machines}. J&F in percent, mean ± standard deviation over seeds.",
+        f"From the joined parts of glus-tiny: {FRAME_STEPS} steps of single frames once, then {told}, on {machines}. "
+        "J&F in percent, mean ± standard deviation over seeds.",
         "",
         *table(cells),
+        "",
+        *gains(cells),
     ]
     (RESULTS / "ablation.md").write_text("\n".join(text) + "\n")
 
@@ -224,13 +265,14 @@ def main() -> None:
     """Trains and measures the cells that are missing, first one seed of each row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--start", type=Path, required=True, help="the network that every cell starts from")
+    parser.add_argument("--parts", type=Path, required=True, help="the network of the joined parts")
     parser.add_argument("--videos", type=Path, required=True, help="rendered videos of the train split")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--tests", type=int, default=TEST_VIDEOS, help="videos of the test split")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    start = single_frames(arguments.folder, arguments.parts, arguments.videos)
     cells = []
     for seed in range(max(variant.seeds for variant in VARIANTS)):
         for variant in (each for each in VARIANTS if seed < each.seeds):
@@ -241,7 +283,7 @@ def main() -> None:
                     variant,
                     seed,
                     folder=variant.folder(arguments.folder, seed),
-                    start=arguments.start,
+                    start=start,
                     videos=arguments.videos,
                     steps=arguments.steps,
                     tests=arguments.tests,

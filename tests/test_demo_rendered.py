@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fiftyone_refvos.demo import DemoConfig, generate, video_seed
+from fiftyone_refvos.demo import DemoConfig, generate, rendered, video_seed
 from fiftyone_refvos.demo.rendered import LOOK, MAX_PER_KIND, SIZES, RenderedVideos, mirrored_text, render
 
 
@@ -97,6 +97,14 @@ def test_rendering_goes_on_where_it_was_stopped(folder, tmp_path):
     again = RenderedVideos(tmp_path)
     assert (again.video(0).pixels == 7).all()
     assert (again.video(2).pixels == RenderedVideos(folder).video(2).pixels).all()
+
+
+def test_processes_render_the_same_videos(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendered, "_FEW", 0)
+    render(tmp_path, 2, side=32, first=1)
+    for name in ("pixels.npy", "labels.npy"):
+        assert (np.load(tmp_path / name) == np.load(folder / name)).all()
+    assert (tmp_path / "videos.json").read_text() == (folder / "videos.json").read_text()
 
 
 def test_other_videos_are_never_rendered_into_a_folder(folder):

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ LOOK = "look"
 
 _PIXELS, _LABELS, _TEXTS = "pixels.npy", "labels.npy", "videos.json"
 _SAVE_EVERY = 50
+_FEW = 8  # videos are drawn sooner than processes start
 _FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)  # CLIP's and SAM2's preprocessing
 _MIRRORED = {"left": "right", "right": "left"}
 
@@ -174,10 +176,14 @@ def render(folder: Path, num_videos: int, *, side: int, split: Split = "train", 
         frames = (num_videos, DemoConfig().num_frames, side, side)
         np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, (*frames, 3))
         np.lib.format.open_memmap(folder / _LABELS, "w+", np.uint8, frames)
-    left = range(len(videos), num_videos)
-    # Not forked: a fork takes the locks along that other threads of the caller hold, and may wait for them for ever.
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
-        for described in processes.map(partial(_render, folder, split, first), left):
+    left, work = range(len(videos), num_videos), partial(_render, folder, split, first)
+    with ExitStack() as stack:
+        todo: Iterator[dict[str, Any]] = map(work, left)
+        if len(left) > _FEW:
+            # Not forked: a fork takes the locks along that other threads of the caller hold, and may wait for ever.
+            spawned = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+            todo = stack.enter_context(spawned).map(work, left)
+        for described in todo:
             videos.append(described)
             if len(videos) % _SAVE_EVERY == 0 or len(videos) == num_videos:
                 _write_texts(folder, {"settings": settings, "videos": videos})
