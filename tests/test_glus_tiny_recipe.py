@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPVisionConfig
 
 from fiftyone_refvos.demo import DemoConfig, generate, video_seed
@@ -311,7 +312,7 @@ def test_pointing_asks_for_the_middles_of_what_is_meant(glus, videos, tokenizer)
 
 def _of_one(stage):
     """A learner as of the recipe, with one clip or picture per pass."""
-    if stage.name == "motion":
+    if stage.name in ("motion", "again"):
         return partial(stage.learner.func, {"batch_size": 1, "statements": 2})
     return partial(stage.learner.func, 1)
 
@@ -331,6 +332,10 @@ def test_the_recipe_leaves_a_checkpoint_that_loads_strictly_and_goes_on_where_it
     shutil.rmtree(folder / "glus-tiny")
     last = train(folder, **recipe, together=short(GLUS))
     assert last == folder / "glus-tiny"
+    heads = [load_file(folder / name / "heads.safetensors") for name in ("motion", "sharper", "again")]
+    assert heads[0].keys() == heads[1].keys() == heads[2].keys()
+    # handed on, and taken over: the rate of a first step is 0
+    assert all((heads[0][name] == later[name]).all() for later in heads[1:] for name in heads[0])
     segmenter = load_segmenter("glus-tiny", checkpoint=last, device="cpu")
     assert segmenter.identity["clip_view"] == "squash"
     trained = load_segmenter("glus-tiny", checkpoint=folder / "clips" / "network", device="cpu")

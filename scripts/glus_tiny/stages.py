@@ -118,6 +118,12 @@ LANGUAGE = (
         _config(4500, 1e-3, warmup_steps=100, weight_decay=0.01),
         partial(_motion, {"batch_size": 8, "statements": 12}),
     ),
+    Stage("sharper", _config(2500, 7e-4, warmup_steps=100), partial(_slots, 64)),
+    Stage(
+        "again",
+        _config(1500, 5e-4, warmup_steps=100, weight_decay=0.01),
+        partial(_motion, {"batch_size": 8, "statements": 12}),
+    ),
 )
 """CLIP, projector and language model, which the published GLUS takes from a LLaVA."""
 

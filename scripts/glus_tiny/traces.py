@@ -70,7 +70,8 @@ class TraceLearner(Forgetful):
         self._prompt = ClipPrompt(glus, tokenizer, context_frames)
         self._head = trace_head(glus, context_frames)
         glus.llama.set_attn_implementation("eager")  # the others do not tell what they attend to
-        self._network = nn.ModuleDict({"projector": glus.projector, "llama": glus.llama, "head": self._head})
+        heads = nn.ModuleDict({"traces": self._head})
+        self._network = nn.ModuleDict({"projector": glus.projector, "llama": glus.llama, "heads": heads})
 
     @property
     def network(self) -> nn.Module:
