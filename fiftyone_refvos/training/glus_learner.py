@@ -58,11 +58,6 @@ class GlusLearner:
     def network(self) -> nn.Module:
         return self._training
 
-    @property
-    def training(self) -> TrainingNetwork:
-        """The network with its losses."""
-        return self._training
-
     def draw(self, rng: np.random.Generator) -> Batch:
         return self._collate([self._mixture.draw(rng) for _ in range(self._batch_size)])
 

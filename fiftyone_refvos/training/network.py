@@ -115,7 +115,7 @@ class TrainingNetwork(nn.Module):
             seg_embeddings=prompts.detach(),
         )
         if weights.ce:
-            output.losses["ce"] = weights.ce * self.cross_entropy(batch, hidden)
+            output.losses["ce"] = weights.ce * self._cross_entropy(batch, hidden)
         if (weights.bce or weights.dice) and len(batch.target_rows):
             self._add_mask_losses(output, batch, prompts)
         if weights.contrastive:
@@ -124,10 +124,6 @@ class TrainingNetwork(nn.Module):
         weighted = list(output.losses.values()) or [0.0 * prompts.sum()]
         output.losses["total"] = torch.stack(weighted).sum()
         return output
-
-    def predicting(self, batch: Batch) -> Tensor:
-        """The states `(R, Q, D)` that predict [SEG], with their gradient."""
-        return self._hidden(batch, self._sequences(batch, self._visual_tokens(batch)))
 
     def _visual_tokens(self, batch: Batch) -> Tensor:
         """`(F, tokens, D)` of each distinct frame."""
@@ -183,7 +179,7 @@ class TrainingNetwork(nn.Module):
             of_rows.update(layer.keys[batch.row_video], layer.values[batch.row_video], number)
         return of_rows
 
-    def cross_entropy(self, batch: Batch, hidden: Tensor) -> Tensor:
+    def _cross_entropy(self, batch: Batch, hidden: Tensor) -> Tensor:
         """Over what is said at the place of each [SEG]; all other text is not supervised."""
         labels = batch.labels.gather(1, batch.seg_positions)
         return F.cross_entropy(self.glus.lm_head(hidden).flatten(0, 1).float(), labels.flatten())

@@ -22,13 +22,19 @@ from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.batch import Collator
 from fiftyone_refvos.training.learner import Forgetful
 from scripts.glus_tiny.slots import SLOTS
-from scripts.glus_tiny.statements import RATES, ClipPrompt, draw_statements, encode_statements, statements
+from scripts.glus_tiny.statements import (
+    RATES,
+    ClipPrompt,
+    Statement,
+    draw_statements,
+    encode_statements,
+    statements,
+)
 from scripts.glus_tiny.traces import FIRST_LAYER, LAYERS, following_losses, trace_head, ways
 
 ACTION_LAYER = FIRST_LAYER + LAYERS + 1
 """After how many layers actions are asked for; the layers that are left can match them with words."""
 
-_RATES = RATES | {"motion": 5.0, "multi": 2.5, "no_target": 2.0}
 _WIDTH = 64  # of the vectors that match words with objects
 _UNKNOWN = -1.0
 
@@ -68,6 +74,8 @@ class MotionLearner(Forgetful):
         statements: most of a clip
         context_frames: from segments of the whole video
     """
+
+    _rates: Mapping[str, float] = RATES | {"motion": 5.0, "multi": 2.5, "no_target": 2.0}
 
     def __init__(
         self,
@@ -124,12 +132,17 @@ class MotionLearner(Forgetful):
         )
 
     def _draw_statements(self, video: RenderedVideo, shown: int, rng: np.random.Generator) -> list[Tensor]:
-        chosen = draw_statements(statements(video, shown), self._statements, rng, rates=_RATES)
-        ids, weights, ends = encode_statements(self._tokenizer, chosen)
+        pool = [each for each in statements(video, shown) if each.kind in self._rates]
+        chosen = draw_statements(pool, self._statements, rng, rates=self._rates)
+        ids, weights, ends = self._encode(chosen)
         meant = np.zeros((len(chosen), len(video.objects)), np.float32)
         for number, statement in enumerate(chosen):
             meant[number, list(statement.objects)] = 1
         return [torch.tensor(ids), torch.tensor(weights), torch.tensor(ends), torch.from_numpy(meant)]
+
+    def _encode(self, chosen: Sequence[Statement]) -> tuple[list[int], list[float], list[int]]:
+        """As of `encode_statements`."""
+        return encode_statements(self._tokenizer, chosen)
 
     def losses(self, batch: Motions, rng: np.random.Generator) -> Mapping[str, Tensor]:
         glus, count = self._glus, len(batch.ids)
@@ -150,7 +163,7 @@ class MotionLearner(Forgetful):
             "statements": (each * weights).sum() / weights.sum(),
             **following_losses(self._traces, told, seen, batch.objects, batch.places),
             "actions": self._action_loss(told.hidden_states[ACTION_LAYER][:, seen[-1]], batch),
-            "meant": self._match_loss(states[:, beginning.shape[1] :], states[:, seen[-1]], batch),
+            **self._word_losses(states[:, beginning.shape[1] :], states[:, seen[-1]], batch),
         }
         return losses | {"total": torch.stack(list(losses.values())).sum()}
 
@@ -165,15 +178,23 @@ class MotionLearner(Forgetful):
         known = true != _UNKNOWN
         return F.binary_cross_entropy_with_logits(said[clip, token, slot][known], true[known])
 
-    def _match_loss(self, words: Tensor, things: Tensor, batch: Motions) -> Tensor:
+    def _word_losses(self, words: Tensor, things: Tensor, batch: Motions) -> dict[str, Tensor]:
         """Of the states of the statements `(B, L, D)`, and of the visual tokens `(B, tokens, D)`."""
-        ends = words.gather(1, batch.ends[..., None].expand(-1, -1, words.shape[-1]))
+        return {"meant": self._match_loss(at_ends(words, batch), things, batch)}
+
+    def _match_loss(self, ends: Tensor, things: Tensor, batch: Motions) -> Tensor:
+        """How wrongly the states `(B, statements, D)` and those of the visual tokens tell who is meant."""
         asked, there = self._heads["words"](ends), self._heads["things"](things).unflatten(-1, (SLOTS, -1))
         said = torch.einsum("bew,btsw->bets", asked, there) * _WIDTH**-0.5
         clip, token, slot = (batch.objects[:, -1] >= 0).nonzero(as_tuple=True)
         true = batch.meant[clip, :, batch.objects[clip, -1, token, slot]]  # (objects, statements)
         known = true != _UNKNOWN
         return F.binary_cross_entropy_with_logits(said[clip, :, token, slot][known], true[known])
+
+
+def at_ends(words: Tensor, batch: Motions) -> Tensor:
+    """The states `(B, statements, D)` of those of all words, `(B, L, D)`, that end an expression."""
+    return words.gather(1, batch.ends[..., None].expand(-1, -1, words.shape[-1]))
 
 
 def happening(video: RenderedVideo, frames: Sequence[int], tokens: int) -> list[Tensor]:

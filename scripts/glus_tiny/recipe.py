@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -133,6 +134,7 @@ def _join(language: Path, masks: Path, joined: Path) -> None:
     glus = _load(language)
     glus.sam.load_state_dict(_load(masks).sam.state_dict())
     _save(glus, joined, language)
+    shutil.copyfile(language.parent / _HEADS, joined / _HEADS)
 
 
 def _load(network: Path) -> GlusNetwork:

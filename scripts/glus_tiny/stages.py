@@ -14,10 +14,10 @@ from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.training.config import LossConfig, SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.learner import Learner
+from scripts.glus_tiny.asking import AskingLearner
 from scripts.glus_tiny.motion import MotionLearner
 from scripts.glus_tiny.network import CONTEXT_FRAMES, deeper
 from scripts.glus_tiny.patches import PatchLearner
-from scripts.glus_tiny.pointing import PointingLearner
 from scripts.glus_tiny.points import PointLearner
 from scripts.glus_tiny.slots import SlotLearner
 from scripts.glus_tiny.statements import StatementLearner
@@ -102,8 +102,8 @@ def _motion(sizes: dict[str, int], glus: GlusNetwork, tokenizer: LlamaTokenizer,
     return MotionLearner(glus, tokenizer, RenderedVideos(videos), context_frames=CONTEXT_FRAMES, **sizes)
 
 
-def _pointing(config: TrainingConfig, glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> PointingLearner:
-    return PointingLearner(glus, tokenizer, config, RenderedVideos(videos))
+def _asking(sizes: dict[str, int], glus: GlusNetwork, tokenizer: LlamaTokenizer, videos: Path) -> AskingLearner:
+    return AskingLearner(glus, tokenizer, RenderedVideos(videos), context_frames=CONTEXT_FRAMES, **sizes)
 
 
 LANGUAGE = (
@@ -119,11 +119,6 @@ LANGUAGE = (
         partial(_motion, {"batch_size": 8, "statements": 12}),
     ),
     Stage("sharper", _config(2500, 7e-4, warmup_steps=100), partial(_slots, 64)),
-    Stage(
-        "again",
-        _config(1500, 5e-4, warmup_steps=100, weight_decay=0.01),
-        partial(_motion, {"batch_size": 8, "statements": 12}),
-    ),
 )
 """CLIP, projector and language model, which the published GLUS takes from a LLaVA."""
 
@@ -144,18 +139,12 @@ _SAMPLING: dict[str, Any] = {
     "wording": "inference",
     "no_target": True,
 }
-_POINTING = _config(
-    1000,
-    1e-3,
-    warmup_steps=50,
-    batch_size=8,
-    weight_decay=0.01,
-    losses=_LOSSES,
-    sampling=SamplingConfig(query_frames=1, **_SAMPLING),
-)
-
 GLUS = (
-    Stage("pointing", _POINTING, partial(_pointing, _POINTING)),
+    Stage(
+        "asking",
+        _config(3000, 7e-4, warmup_steps=100, weight_decay=0.01),
+        partial(_asking, {"batch_size": 8, "statements": 8}),
+    ),
     Stage(
         "frames",
         _config(2500, 6e-4, batch_size=32, losses=_LOSSES, sampling=SamplingConfig(query_frames=1, **_SAMPLING)),

@@ -84,11 +84,18 @@ class ClipPrompt:
         glus: whose embeddings are taken
         tokenizer: of the same checkpoint
         context_frames: how many
+        ending: what follows the last picture
     """
 
-    def __init__(self, glus: GlusNetwork, tokenizer: LlamaTokenizer, context_frames: int) -> None:
+    def __init__(
+        self,
+        glus: GlusNetwork,
+        tokenizer: LlamaTokenizer,
+        context_frames: int,
+        ending: str = f"\n{QUESTION} ASSISTANT:",
+    ) -> None:
         self._glus, self._context_frames = glus, context_frames
-        prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}\n{QUESTION} ASSISTANT:")
+        prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}{ending}")
         self._words = _split(prompt, IMAGE_ID)
 
     def draw_frames(self, length: int, rng: np.random.Generator) -> list[int]:
