@@ -47,7 +47,6 @@ from fiftyone_refvos.training.config import LossConfig, SamplingConfig, Training
 from fiftyone_refvos.training.glus_learner import GlusLearner
 from fiftyone_refvos.training.loop import run
 from fiftyone_refvos.video import FrameSource
-from scripts.glus_tiny.stages import GLUS
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 120
@@ -55,7 +54,7 @@ TEST_VIDEOS = 20
 FRAME_STEPS = 600
 
 _WITH_KEY_FRAMES = " + KFS"
-_SAMPLING = SamplingConfig(expressions=8, wording="inference", no_target=True)
+_SAMPLING = SamplingConfig(context_frames=4, expressions=8, wording="inference", no_target=True)
 _LOSSES = LossConfig(ce=0.5, bce=2.0, dice=1.0, contrastive=0.0)
 
 
@@ -89,22 +88,29 @@ class Variant:
 
     def config(self, seed: int, steps: int) -> TrainingConfig:
         """The training of one cell; all have the same number of masks in a step."""
-        return TrainingConfig(
-            steps=steps,
-            batch_size=16 // self.sampling.query_frames,
-            accumulation=1,
-            learning_rate=5e-4,
-            betas=(0.9, 0.98),
-            warmup_steps=50,
+        return replace(
+            _config(seed, steps, self.sampling),
             memory=self.memory,
-            trainable="all_but_clip",
-            gradient_checkpointing=False,
-            lora=None,
-            seed=seed,
-            save_every=50,
             losses=replace(_LOSSES, contrastive=self.contrastive),
-            sampling=self.sampling,
         )
+
+
+def _config(seed: int, steps: int, sampling: SamplingConfig) -> TrainingConfig:
+    return TrainingConfig(
+        steps=steps,
+        batch_size=16 // sampling.query_frames,
+        accumulation=1,
+        learning_rate=5e-4,
+        betas=(0.9, 0.98),
+        warmup_steps=50,
+        trainable="all_but_clip",
+        gradient_checkpointing=False,
+        lora=None,
+        seed=seed,
+        save_every=50,
+        losses=_LOSSES,
+        sampling=sampling,
+    )
 
 
 VARIANTS = (
@@ -148,8 +154,8 @@ def single_frames(folder: Path, parts: Path, videos: Path) -> Path:
     """The network that every cell starts from, trained unless it is there."""
     done = folder / "frames" / "network"
     if not done.exists():
-        stage = next(stage for stage in GLUS if stage.name == "frames")
-        config = replace(stage.config, steps=FRAME_STEPS, batch_size=16, warmup_steps=50, save_every=25)
+        sampling = replace(_SAMPLING, query_frames=1)
+        config = replace(_config(0, FRAME_STEPS, sampling), batch_size=16, learning_rate=6e-4, save_every=25)
         network, tokenizer = _load(parts), LlamaTokenizer(parts)
         _train(GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, done.parent)
         settings = GlusConfig.read(parts).recorded

@@ -24,7 +24,7 @@ CONFIG = TrainingConfig(
     seed=3,  # in step 1 one process draws no mask and the other no other; in step 2 both draw one, and one none
     lora=LoraConfig(dropout=0.0),
     # a single query frame attends to no memory, where there is dropout, too
-    sampling=SamplingConfig(query_frames=1, no_target=True),
+    sampling=SamplingConfig(query_frames=1, context_frames=4, no_target=True),
 )
 
 

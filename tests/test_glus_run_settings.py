@@ -153,7 +153,7 @@ def test_without_context_only_the_window_of_frames_matters() -> None:
 
 
 def test_window_of_one_frame_asks_about_it_alone() -> None:
-    assert {step.prompt.ids.count(IMAGE_ID) for step in steps(noise_video(2), window=1)} == {4 + 1}
+    assert {step.prompt.ids.count(IMAGE_ID) for step in steps(noise_video(2), window=1)} == {8 + 1}
 
 
 def test_without_a_memory_bank_each_frame_is_decoded_on_its_own() -> None:

@@ -7,10 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fiftyone_refvos.training.config import SamplingConfig
+from fiftyone_refvos.models.llama_tokenizer import IMAGE_ID
+from fiftyone_refvos.training.config import SamplingConfig, TrainingConfig
+from fiftyone_refvos.training.glus_learner import GlusLearner
+from fiftyone_refvos.training.network import TrainingNetwork
 from fiftyone_refvos.training.sampling import Mixture, draw_frames
 from fiftyone_refvos.training.sources import TrainingExpression
-from tests.training_data import BOTH, DOG, NOTHING, SAME_DOG, MemorySource, MemoryVideo, writer
+from tests.training_data import BOTH, DOG, NOTHING, SAME_DOG, MemorySource, MemoryVideo, glus, tokenizer, writer
 
 
 def mixture(*videos: MemoryVideo, sampling: SamplingConfig | None = None) -> Mixture:
@@ -76,6 +79,16 @@ def test_videos_that_cannot_be_sampled_are_passed_over() -> None:
     assert mixture(short, sampling=single).draw(rng).video == "short"
     with pytest.raises(ValueError, match="no video of the source 'memory' .* 4 frames .* that means an object"):
         mixture(short, silent).draw(rng)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 3), (2, 2)])
+def test_a_checkpoint_is_trained_on_with_as_many_context_frames_as_it_records(asked: int | None, given: int) -> None:
+    config = TrainingConfig(sampling=SamplingConfig(context_frames=asked))
+    learner = GlusLearner(glus(context_frames=3), tokenizer(), config, [MemorySource([MemoryVideo("a")])], [1.0])
+    assert isinstance(learner.network, TrainingNetwork)
+    assert learner.network.glus.config.context_frames == given  # and so the trained checkpoint records it
+    ids = learner.draw(np.random.default_rng(0)).input_ids
+    assert (ids[0] == IMAGE_ID).sum() == given + 4
 
 
 def test_query_frames_are_consecutive_and_context_frames_come_from_all_segments() -> None:

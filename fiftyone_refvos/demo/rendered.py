@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fiftyone_refvos.demo.facts import PLACES
+from fiftyone_refvos.demo.actions import Truth
+from fiftyone_refvos.demo.facts import PLACES, Facts
 from fiftyone_refvos.demo.video import DemoVideo, generate
 from fiftyone_refvos.demo.world import DemoConfig, Split, video_seed
 from fiftyone_refvos.training.sources import TrainingExpression
@@ -65,6 +66,7 @@ class RenderedVideo:
         labels: `(T, S, S) uint8`, 0 for the background, 1 + its position for an object
         objects: (size, colour, shape) of each object
         expressions: what is said about it
+        actions: `Facts.single`, whether each object does something
     """
 
     name: str
@@ -72,6 +74,7 @@ class RenderedVideo:
     labels: NDArray[np.uint8]
     objects: tuple[tuple[str, str, str], ...]
     expressions: tuple[RenderedExpression, ...]
+    actions: Mapping[str, tuple[Truth, ...]]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,6 +107,7 @@ class RenderedVideo:
             pixels=self.pixels[:, :, ::-1],
             labels=self.labels[:, :, ::-1],
             expressions=tuple(replace(each, text=mirrored_text(each.text)) for each in self.expressions),
+            actions={name: self.actions[_MIRRORED.get(name, name)] for name in self.actions},
         )
 
 
@@ -144,6 +148,7 @@ class RenderedVideos:
             labels=self._labels[index // 2],
             objects=tuple(tuple(each) for each in described["objects"]),
             expressions=tuple(filter(self._keep, expressions)) if self._keep else expressions,
+            actions={name: tuple(truths) for name, truths in described["actions"].items()},
         )
         return video.mirrored() if index % 2 else video
 
@@ -230,6 +235,7 @@ def _described(video: DemoVideo) -> dict[str, Any]:
             )
             for each in video.expressions
         ],
+        "actions": Facts.of(video.world).single,
     }
 
 

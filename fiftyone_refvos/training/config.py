@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from fiftyone_refvos.sampling import CONTEXT_FRAMES
+
 Precision = Literal["no", "bf16", "fp16"]
 Trainable = Literal["published", "all", "all_but_clip"]
 Wording = Literal["random", "inference"]
@@ -78,7 +80,7 @@ class SamplingConfig:
     Attributes:
         query_frames: consecutive frames that are segmented, one round of the conversation each
         context_frames: frames that come first, one from each of as many segments of the video; 0 for a
-            network that reasons locally only
+            network that reasons locally only; None takes as many as the checkpoint records, 4 if it is published
         expressions: most expressions of a video per sample
         wording: "random" draws question and answer as published; "inference" takes those that are used at
             inference, and every [SEG] is predicted from exactly the prompt that it has there
@@ -87,15 +89,22 @@ class SamplingConfig:
     """
 
     query_frames: int = 4
-    context_frames: int = 4
+    context_frames: int | None = None
     expressions: int = 3
     wording: Wording = "random"
     no_target: bool = False
 
     def __post_init__(self) -> None:
-        _check_at_least(self, query_frames=1, context_frames=0, expressions=1)
+        _check_at_least(self, query_frames=1, expressions=1)
+        if self.context_frames is not None:
+            _check_at_least(self, context_frames=0)
         if self.wording not in get_args(Wording):
             raise ValueError(f"wording is {self.wording!r}; choose one of {get_args(Wording)}")
+
+    @property
+    def contexts(self) -> int:
+        """The number of context frames, the published one where nothing is said."""
+        return CONTEXT_FRAMES if self.context_frames is None else self.context_frames
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ class TrainingConfig:
     def run_settings(self) -> dict[str, Any]:
         """How a network that was trained so is to be run: fields of its `RunSettings`, entries of its config.json."""
         return {
-            "context_frames": self.sampling.context_frames,
+            "context_frames": self.sampling.contexts,
             "window": self.sampling.query_frames,
             "memory_bank": self.memory,
         }

@@ -118,7 +118,7 @@ class ConversationWriter:
         ids = [self.tokenizer.bos_id]
         labels = [IGNORED]
         for number, turn in enumerate(rounds):
-            asked = f"USER: {context(self.sampling.context_frames) if number == 0 else ''}"
+            asked = f"USER: {context(self.sampling.contexts) if number == 0 else ''}"
             asked += f"{IMAGE}\n{turn.question.format(expression)} ASSISTANT: "
             if number == 0:
                 asked = f"{SYSTEM} {asked}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class GlusLearner:
         sources: Sequence[TrainingSource],
         rates: Sequence[float],
     ) -> None:
+        if config.sampling.context_frames is None:
+            config = replace(config, sampling=replace(config.sampling, context_frames=glus.config.context_frames))
         self._batch_size = config.batch_size
         with torch.random.fork_rng(devices=[]):  # the low-rank updates begin with random numbers
             torch.manual_seed(config.seed)

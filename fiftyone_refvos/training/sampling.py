@@ -70,7 +70,7 @@ class Mixture:
 
 def fewest_frames(sampling: SamplingConfig) -> int:
     """The length of the shortest video that can be sampled so."""
-    return max(sampling.query_frames, sampling.context_frames)
+    return max(sampling.query_frames, sampling.contexts)
 
 
 def known_together(
@@ -117,7 +117,7 @@ def draw_frames(
     start = starts[int(rng.integers(len(starts)))]
     query = list(range(start, start + sampling.query_frames))
     # as the published code, by floats
-    bounds = [int(bound) for bound in np.linspace(0, num_frames, sampling.context_frames + 1)]
+    bounds = [int(bound) for bound in np.linspace(0, num_frames, sampling.contexts + 1)]
     return query, [int(rng.integers(first, end)) for first, end in pairwise(bounds)]
 
 

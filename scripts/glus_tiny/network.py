@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from scripts.glus_tiny.tokenizer import ADDED, VOCABULARY, write_tokenizer
 
 SIDE = 160
 """Of the square that both CLIP and SAM2 see, in pixels."""
+
+CONTEXT_FRAMES = 8
+"""Twice as many as published: one picture is but 16 tokens here, and three frames of 24 hide a turn or a stop."""
 
 CLIP: dict[str, Any] = {
     "hidden_size": 128,
@@ -45,6 +50,7 @@ CONFIG: dict[str, Any] = {
     "out_dim": 128,
     "memory_gamma": "checkpoint",
     "clip_view": "squash",
+    "context_frames": CONTEXT_FRAMES,
     "sam2": {
         "image_size": SIDE,
         "embed_dim": 24,
@@ -67,6 +73,9 @@ MEMORY_GAMMA = 0.1
 """Initial layer scale of the memory fuser: SAM2's own, 1e-6, would take a long training to grow."""
 
 
+_DEEPER_AFTER, _MORE_LAYERS = 3, 3
+
+
 def write_start(folder: Path, seed: int) -> None:
     """Writes a checkpoint with random weights: config.json, tokenizer, weights, and `clip/`."""
     folder.mkdir(parents=True)
@@ -78,3 +87,30 @@ def write_start(folder: Path, seed: int) -> None:
     write_weights(network.state_dict(), folder)
     config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", **CLIP}
     (folder / "clip" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def deeper(glus: GlusNetwork) -> GlusNetwork:
+    """The same network with more layers in the middle of its language model, which change nothing at first.
+
+    Two will follow objects (`traces`), and one will tell what they do (`motion`).
+    """
+    config, clip = replace(glus.config, llama=copy.deepcopy(glus.config.llama)), glus.clip.config
+    config.llama.num_hidden_layers += _MORE_LAYERS
+    state = {_moved(name): tensor for name, tensor in glus.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = GlusNetwork(config, clip)
+    for name, tensor in network.state_dict().items():
+        if name not in state:
+            adds = name.endswith(("o_proj.weight", "down_proj.weight"))
+            state[name] = torch.zeros_like(tensor) if adds else tensor
+    network.load_state_dict(state)
+    return network.to(glus.device)
+
+
+def _moved(name: str) -> str:
+    """Name of a tensor in the deeper network."""
+    if not name.startswith("llama.layers."):
+        return name
+    number, rest = name.removeprefix("llama.layers.").split(".", 1)
+    return f"llama.layers.{int(number) + _MORE_LAYERS * (int(number) >= _DEEPER_AFTER)}.{rest}"

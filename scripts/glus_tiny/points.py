@@ -108,20 +108,11 @@ class PointLearner(Forgetful):
         return points
 
     def losses(self, batch: Points, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        low_res = self._decode(batch, self._embed(batch.points))
+        low_res = self._decode(batch, embed_points(self._sam, batch.points))
         group = TargetGroup(torch.arange(len(batch.targets), device=low_res.device), batch.targets)
         bce, dice = mask_losses(low_res, (group,), clip_targets=True)
         losses = {"bce": _BCE * bce, "dice": _DICE * dice}
         return losses | {"total": losses["bce"] + losses["dice"]}
-
-    def _embed(self, points: Tensor) -> Tensor:
-        """`(R, Q, d)`; a frame in which nothing can be seen gets SAM2's embedding of no point."""
-        encoder = self._sam.sam2.sam_prompt_encoder
-        there = points[..., 2:]
-        count = there.sum(-2)
-        places = (encoder.pe_layer._pe_encoding(points[..., :2]) * there).sum(-2) / count.clamp(min=1)
-        label = torch.where(count > 0, encoder.point_embeddings[1].weight[0], encoder.not_a_point_embed.weight[0])
-        return places + label
 
     def _decode(self, batch: Points, prompts: Tensor) -> Tensor:
         """Mask logits `(Q, R, h, w)`."""
@@ -141,3 +132,16 @@ class PointLearner(Forgetful):
 
     def sample_ids(self, batch: Points) -> Sequence[str]:
         return [f"{len(batch.points)} prompts of demo clips"]
+
+
+def embed_points(sam: LanguageSam2, points: Tensor) -> Tensor:
+    """SAM2's embedding of points `(..., objects, 3)` on several objects: `(..., d)`.
+
+    Where nothing can be seen it is SAM2's embedding of no point.
+    """
+    encoder = sam.sam2.sam_prompt_encoder
+    there = points[..., 2:]
+    count = there.sum(-2)
+    places = (encoder.pe_layer._pe_encoding(points[..., :2]) * there).sum(-2) / count.clamp(min=1)
+    label = torch.where(count > 0, encoder.point_embeddings[1].weight[0], encoder.not_a_point_embed.weight[0])
+    return places + label

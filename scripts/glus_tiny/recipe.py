@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 
 from fiftyone_refvos.demo.rendered import render
 from fiftyone_refvos.models.glus.config import GlusConfig
@@ -27,6 +29,9 @@ from fiftyone_refvos.training.loop import run
 from scripts.glus_tiny.network import SIDE, write_start
 from scripts.glus_tiny.progress import Progress
 from scripts.glus_tiny.stages import GLUS, LANGUAGE, MASKS, Stage
+
+_OF_HEADS, _HEADS = "heads.", "heads.safetensors"
+"""What a learner asks states with: stages that ask the same go on with what those before have learned."""
 
 NUM_VIDEOS, NUM_UNSEEN = 4000, 100
 SEED = 0
@@ -88,19 +93,23 @@ def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) 
     cores = max(1, round(share * (os.cpu_count() or 1)))
     on_gpu = PartialState().device.type != "cpu"
     torch.set_num_threads(1 if on_gpu else cores)
-    network = start
+    network, heads = start, start / _HEADS
     for stage in stages:
         done = folder / stage.name / "network"
         if not done.exists():
-            _run(stage, network, folder, done, workers=max(1, cores - 1) if on_gpu else 0)
-        network = done
+            _run(stage, network, heads, folder, done, workers=max(1, cores - 1) if on_gpu else 0)
+        network, heads = done, done.parent / _HEADS
     return network
 
 
-def _run(stage: Stage, start: Path, folder: Path, done: Path, *, workers: int) -> None:
-    glus, tokenizer, say = _load(start).requires_grad_(True), LlamaTokenizer(start), partial(_say, stage.name)
+def _run(stage: Stage, start: Path, heads: Path, folder: Path, done: Path, *, workers: int) -> None:
+    glus, tokenizer, say = stage.prepare(_load(start)), LlamaTokenizer(start), partial(_say, stage.name)
+    glus.requires_grad_(True)
     learner = stage.make_learner(glus, tokenizer, folder / "videos")
     learner.network.train()
+    known = load_file(heads) if heads.exists() else {}
+    own = learner.network.state_dict()
+    learner.network.load_state_dict({name: t for name, t in known.items() if name in own}, strict=False)
     follow = Progress(glus, tokenizer, stage.config, folder / "unseen", say) if stage.learner is None else None
     began = time.perf_counter()
     outcome = run(
@@ -115,6 +124,8 @@ def _run(stage: Stage, start: Path, folder: Path, done: Path, *, workers: int) -
     if outcome.stopped_because != "finished":
         raise RuntimeError(f"stopped in stage {stage.name!r}: run the same command again to go on")
     say(f"done in {time.perf_counter() - began:.0f} s")
+    own = {name: t for name, t in learner.network.state_dict().items() if name.startswith(_OF_HEADS)}
+    save_file(known | own, done.parent / _HEADS)
     _save(glus, done, start)
 
 
@@ -123,6 +134,7 @@ def _join(language: Path, masks: Path, joined: Path) -> None:
     glus = _load(language)
     glus.sam.load_state_dict(_load(masks).sam.state_dict())
     _save(glus, joined, language)
+    shutil.copyfile(language.parent / _HEADS, joined / _HEADS)
 
 
 def _load(network: Path) -> GlusNetwork:
@@ -136,9 +148,8 @@ def _load(network: Path) -> GlusNetwork:
 
 
 def _save(glus: GlusNetwork, folder: Path, base: Path) -> None:
-    save_checkpoint(
-        glus.state_dict(), folder, base=base, clip=base / "clip", run_settings=GlusConfig.read(base).recorded
-    )
+    settings = glus.config.recorded | {"num_hidden_layers": glus.config.llama.num_hidden_layers}
+    save_checkpoint(glus.state_dict(), folder, base=base, clip=base / "clip", run_settings=settings)
 
 
 def _say(stage: str, text: str) -> None:

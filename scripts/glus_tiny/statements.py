@@ -35,7 +35,7 @@ QUESTION = "What is in this frame?"
 
 TEXT_WEIGHT = 0.1  # expressions cannot be guessed; what they mean can
 _MOST_NAMED = 2  # a word that fits more objects is not worth a statement
-_RATES = {
+RATES = {
     "word": 1.0,
     "name": 1.0,
     "look": 1.5,
@@ -52,11 +52,15 @@ class Statement:
     """An expression, and what is said of it: where its objects are, from left to right, or that there are none.
 
     Of kind "word" is a colour or a shape alone; of kind "name" a place, and what lies there.
+
+    Attributes:
+        objects: positions of what is meant in `RenderedVideo.objects`
     """
 
     kind: str
     expression: str
     answer: str
+    objects: tuple[int, ...]
 
 
 class Statements(NamedTuple):
@@ -71,6 +75,47 @@ class Statements(NamedTuple):
     pixels: Tensor
     ids: Tensor
     weights: Tensor
+
+
+class ClipPrompt:
+    """What comes before the statements: context frames and the frame that is asked about, and words around them.
+
+    Args:
+        glus: whose embeddings are taken
+        tokenizer: of the same checkpoint
+        context_frames: how many
+        ending: what follows the last picture
+    """
+
+    def __init__(
+        self,
+        glus: GlusNetwork,
+        tokenizer: LlamaTokenizer,
+        context_frames: int,
+        ending: str = f"\n{QUESTION} ASSISTANT:",
+    ) -> None:
+        self._glus, self._context_frames = glus, context_frames
+        prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}{ending}")
+        self._words = _split(prompt, IMAGE_ID)
+
+    def draw_frames(self, length: int, rng: np.random.Generator) -> list[int]:
+        """Frames of a video: one of each of as many segments, and one from anywhere, which is asked about."""
+        bounds = np.linspace(0, length, self._context_frames + 1).astype(int)
+        return [*(int(rng.integers(first, end)) for first, end in pairwise(bounds)), int(rng.integers(length))]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The prompt `(B, P, D)` around the visual tokens `(B, N, tokens, D)`, for all clips at once."""
+        pieces = [
+            self._glus.llama.embed_tokens(torch.tensor(words, device=images.device)).expand(len(images), -1, -1)
+            for words in self._words
+        ]
+        shown = [piece for pair in zip(pieces, images.unbind(1), strict=False) for piece in pair]
+        return torch.cat([*shown, pieces[-1]], dim=1)
+
+    def visual(self, tokens: int) -> Tensor:
+        """Positions of the visual tokens in the prompt, `(N, tokens)`."""
+        starts = np.cumsum([len(words) for words in self._words[:-1]]) + tokens * np.arange(len(self._words) - 1)
+        return torch.from_numpy(starts[:, None] + np.arange(tokens))
 
 
 class StatementLearner(Forgetful):
@@ -96,10 +141,9 @@ class StatementLearner(Forgetful):
         context_frames: int = 4,
     ) -> None:
         self._glus, self._tokenizer, self._videos = glus, tokenizer, videos
-        self._batch_size, self._statements, self._context_frames = batch_size, statements, context_frames
+        self._batch_size, self._statements = batch_size, statements
         self._collate = Collator(glus.clip.config.image_size, glus.config.clip_view).pixels
-        prompt = tokenizer.encode(f"{SYSTEM} USER: {context(context_frames)}{IMAGE}\n{QUESTION} ASSISTANT:")
-        self._words = _split(prompt, IMAGE_ID)
+        self._prompt = ClipPrompt(glus, tokenizer, context_frames)
         self._network = nn.ModuleDict({"projector": glus.projector, "llama": glus.llama, "lm_head": glus.lm_head})
 
     @property
@@ -111,33 +155,21 @@ class StatementLearner(Forgetful):
         ids, weights = [], []
         for _ in range(self._batch_size):
             video = self._videos.video(int(rng.integers(len(self._videos))))
-            bounds = np.linspace(0, len(video), self._context_frames + 1).astype(int)
-            seen = [int(rng.integers(first, end)) for first, end in pairwise(bounds)]
-            shown = int(rng.integers(len(video)))
-            frames += video.read([*seen, shown])
-            chosen = draw_statements(statements(video, shown), self._statements, rng)
-            row_ids, row_weights = self._encode(chosen)
+            seen = self._prompt.draw_frames(len(video), rng)
+            frames += video.read(seen)
+            chosen = draw_statements(statements(video, seen[-1]), self._statements, rng)
+            row_ids, row_weights, _ = encode_statements(self._tokenizer, chosen)
             ids.append(torch.tensor(row_ids))
             weights.append(torch.tensor(row_weights))
         padded = (pad_sequence(each, batch_first=True) for each in (ids, weights))
         return Statements(self._collate(frames), *padded)
-
-    def _encode(self, chosen: Sequence[Statement]) -> tuple[list[int], list[float]]:
-        ids: list[int] = []
-        weights: list[float] = []
-        for statement in chosen:
-            for text, weight in ((statement.expression, TEXT_WEIGHT), (f"{statement.answer}.", 1.0)):
-                pieces = self._tokenizer.encode(text)[1:]
-                ids += pieces
-                weights += [weight] * len(pieces)
-        return ids, weights
 
     def losses(self, batch: Statements, rng: np.random.Generator) -> Mapping[str, Tensor]:
         glus, count = self._glus, len(batch.ids)
         with torch.no_grad():
             features = glus.pool(glus.clip_features(batch.pixels))
         images = glus.projector(features).unflatten(0, (count, -1))
-        beginning = self._beginning(images)
+        beginning = self._prompt.embed(images)
         words = glus.llama.embed_tokens(batch.ids)
         states = glus.llama(inputs_embeds=torch.cat([beginning, words[:, :-1]], dim=1)).last_hidden_state
         logits = glus.lm_head(states[:, beginning.shape[1] - 1 :])
@@ -146,17 +178,24 @@ class StatementLearner(Forgetful):
         loss = (each * weights).sum() / weights.sum()
         return {"statements": loss, "total": loss}
 
-    def _beginning(self, images: Tensor) -> Tensor:
-        """The prompt `(B, P, D)` around the visual tokens `(B, N, tokens, D)`, for all clips at once."""
-        pieces = [
-            self._glus.llama.embed_tokens(torch.tensor(words, device=images.device)).expand(len(images), -1, -1)
-            for words in self._words
-        ]
-        shown = [piece for pair in zip(pieces, images.unbind(1), strict=False) for piece in pair]
-        return torch.cat([*shown, pieces[-1]], dim=1)
-
     def sample_ids(self, batch: Statements) -> Sequence[str]:
         return [f"statements about {len(batch.ids)} demo clips"]
+
+
+def encode_statements(
+    tokenizer: LlamaTokenizer, chosen: Sequence[Statement]
+) -> tuple[list[int], list[float], list[int]]:
+    """Their ids, the weights of these in the loss, and where the last word of each expression is."""
+    ids: list[int] = []
+    weights: list[float] = []
+    ends: list[int] = []
+    for statement in chosen:
+        pieces = tokenizer.encode(statement.expression)[1:]
+        ends.append(len(ids) + len(pieces) - 1)
+        said = tokenizer.encode(f"{statement.answer}.")[1:]
+        ids += pieces + said
+        weights += [TEXT_WEIGHT] * len(pieces) + [1.0] * len(said)
+    return ids, weights, ends
 
 
 def statements(video: RenderedVideo, frame: int) -> list[Statement]:
@@ -165,20 +204,22 @@ def statements(video: RenderedVideo, frame: int) -> list[Statement]:
     meant: dict[str, list[int]] = defaultdict(list)
     for number, look in enumerate(video.objects):
         place = f"at {_place(video, frame, [number])}"
-        said.append(Statement("look", " ".join(look), place))
+        said.append(Statement("look", " ".join(look), place, (number,)))
         if NOWHERE not in place:
-            said.append(Statement("name", place, " ".join(look)))
+            said.append(Statement("name", place, " ".join(look), (number,)))
         for word in look[1:]:  # half of all objects are small
             meant[word].append(number)
     said += [
-        Statement("word", word, f"at {_place(video, frame, numbers)}")
+        Statement("word", word, f"at {_place(video, frame, numbers)}", tuple(numbers))
         for word, numbers in meant.items()
         if len(numbers) <= _MOST_NAMED
     ]
     return said + [_statement(video, frame, expression) for expression in video.expressions]
 
 
-def draw_statements(pool: Sequence[Statement], count: int, rng: np.random.Generator) -> list[Statement]:
+def draw_statements(
+    pool: Sequence[Statement], count: int, rng: np.random.Generator, *, rates: Mapping[str, float] = RATES
+) -> list[Statement]:
     """At most `count` of them in random order, kinds that are hard to learn more often."""
     by_kind: dict[str, list[Statement]] = defaultdict(list)
     for statement in pool:
@@ -188,8 +229,8 @@ def draw_statements(pool: Sequence[Statement], count: int, rng: np.random.Genera
     chosen: list[Statement] = []
     while len(chosen) < count and by_kind:
         kinds = list(by_kind)
-        rates = np.array([_RATES[kind] for kind in kinds])
-        kind = kinds[int(rng.choice(len(kinds), p=rates / rates.sum()))]
+        weights = np.array([rates[kind] for kind in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         chosen.append(by_kind[kind].pop())
         if not by_kind[kind]:
             del by_kind[kind]
@@ -197,9 +238,9 @@ def draw_statements(pool: Sequence[Statement], count: int, rng: np.random.Genera
 
 
 def _statement(video: RenderedVideo, frame: int, expression: RenderedExpression) -> Statement:
-    numbers = [int(identity) for identity in expression.object_ids]
+    numbers = tuple(int(identity) for identity in expression.object_ids)
     answer = f"at {_place(video, frame, numbers)}" if numbers else NOTHING
-    return Statement(expression.kind, expression.text, answer)
+    return Statement(expression.kind, expression.text, answer, numbers)
 
 
 def _place(video: RenderedVideo, frame: int, numbers: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fiftyone_refvos.models.sam2 import masks_at_size
 from fiftyone_refvos.models.sam2_tracking import TrackBank, TrackedMasks, TrackingSam2
 from fiftyone_refvos.training.losses import bce_per_mask, dice_per_mask
-from scripts.glus_tiny.points import PointLearner, Points
+from scripts.glus_tiny.points import PointLearner, Points, embed_points
 
 _BCE, _DICE, _IOU, _THERE = 2.0, 1.0, 0.5, 0.3
 _MOST_STEP = 3
@@ -46,7 +46,7 @@ class TrackLearner(PointLearner):
         with torch.no_grad():
             pixels = sam.preprocess(batch.frames.flatten(0, 1))
             features = sam.sam2.image_encoder(pixels)["backbone_fpn"]
-        prompts, bank = self._embed(batch.points), TrackBank(num_frames)
+        prompts, bank = embed_points(sam, batch.points), TrackBank(num_frames)
         prompted = int(rng.integers(1, 3))
         found: list[Mapping[str, Tensor]] = []
         for frame in range(num_frames):
