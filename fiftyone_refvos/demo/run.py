@@ -19,7 +19,7 @@ CLIP_DATASET = "refvos-clip"
 CLIP_EXPRESSION = "the main object"
 
 _DEMO_NOTE = (
-    "glus-tiny knows these shapes alone: it finds most by their look and place, and few by how they move.\n"
+    "glus-tiny knows these shapes alone: it finds most by their look and place, and by how they move.\n"
     "The exact masks to compare with are in 'frames.ground_truth'."
 )
 _CLIP_NOTE = (

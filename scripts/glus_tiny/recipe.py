@@ -1,7 +1,7 @@
 """Trains glus-tiny from nothing: `python -m scripts.glus_tiny FOLDER`; called again, it goes on where it stopped.
 
-Language and masks are learned apart, in two processes at once, and then together. With one GPU and 16 cores all of
-it takes about 22 minutes; without a GPU, very long.
+Language and masks are learned apart, in two processes at once, and then together. It is meant for a GPU with many
+cores; the card of the checkpoint says how long the stages took.
 """
 
 from __future__ import annotations

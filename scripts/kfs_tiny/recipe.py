@@ -29,7 +29,7 @@ from scripts.kfs_tiny.learner import ScoresLearner
 from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
-NUM_VIDEOS, NUM_FRESH = 1500, 240
+NUM_VIDEOS, NUM_FRESH = 1500, 28
 GLUS_TINY = SHIPPED / "glus-tiny"
 
 

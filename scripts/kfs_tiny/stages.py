@@ -13,7 +13,7 @@ from scripts.kfs_tiny.sources import LabelledRenderings, label_files, seen
 VIDEOS, FRESH, LABELS = "videos", "fresh", "labels"
 """Folders of the recipe: rendered videos, those that glus-tiny was not trained on, and its IoU in these."""
 
-HELD_OUT = 8
+HELD_OUT = 4
 """Videos with labels, the last ones, that are not trained on."""
 
 
@@ -35,8 +35,8 @@ class Stage:
 def stages(seed: int) -> tuple[Stage, Stage]:
     """The stages in their order."""
     return (
-        Stage("seen", _config(300, 1e-3, seed), on_what_is_seen),
-        Stage("ious", _config(500, 1e-3, seed), on_labels),
+        Stage("seen", _config(600, 1e-3, seed), on_what_is_seen),
+        Stage("ious", _config(60, 5e-4, seed), on_labels),
     )
 
 
