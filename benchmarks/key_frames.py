@@ -2,13 +2,14 @@
 
 Every video is segmented from its first frame; each selector then scores its frames, and the masks are made anew
 from the frame that it chose, in both directions. "oracle" chooses the frame with the best of the masks that were made
-from the first frame: the ceiling of what a selector of that kind can gain. The error bars are over sets of test
-videos; the weights are the same for all.
+from the first frame: the ceiling of what a selector of that kind can gain. kfs-tiny can be given in several
+trainings, which differ in their seed; its error bars are then over these, and over sets of test videos beside that.
 
 Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
-holds the digests of both weights.
+holds the digests of all weights.
 
     python -m benchmarks.key_frames --plots plots
+    python -m benchmarks.key_frames --again FOLDER/kfs-tiny-1 FOLDER/kfs-tiny-2
 
 writes benchmarks/results/key_frames.json and .md; the plots show score and true IoU of every expression.
 """
@@ -45,9 +46,9 @@ from fiftyone_refvos.pseudo_labels import frame_iou
 RESULTS = Path(__file__).parent / "results"
 RECORDS = Path(tempfile.gettempdir()) / "refvos-key-frames"
 FIRST, OURS = "first frame", "kfs-tiny"
-SELECTORS = (OURS, "oracle", "confidence", "middle")
-OF_ALL_KINDS = (OURS, "oracle")
-"""Selectors from whose frames expressions of all kinds are segmented, not those of motion alone."""
+OTHERS = ("oracle", "confidence", "middle")
+FOR_MOTION = ("confidence", "middle")
+"""Selectors from whose frames only expressions of motion are segmented."""
 
 REQUIRED = 0.5
 """Of the mean rank correlation, over at least so many videos: """
@@ -93,14 +94,14 @@ def target_video(number: int) -> DemoVideo:
     return replace(video, expressions=tuple(each for each in video.expressions if each.object_ids))
 
 
-def measure(segmenter: Segmenter, selector: FrameSelector, set_number: int, number: int) -> list[Row]:
+def measure(segmenter: Segmenter, trainings: Mapping[str, FrameSelector], set_number: int, number: int) -> list[Row]:
     """Everything about the expressions of a video."""
     video = target_video(number)
     asked = [Expression(each.id, each.text) for each in video.expressions]
     plain = Masklet.collect(segmenter.segment(video, asked), asked)
     ious = true_ious(video, plain)
     scores: dict[str, Mapping[str, Any]] = {
-        OURS: selector.scores(video, asked),
+        **{name: selector.scores(video, asked) for name, selector in trainings.items()},
         "oracle": {id_: np.array(values) for id_, values in ious.items()},
         "confidence": {each.expression.id: confidence(each) for each in plain},
         "middle": MiddleFrameSelector().scores(video, asked),
@@ -108,7 +109,7 @@ def measure(segmenter: Segmenter, selector: FrameSelector, set_number: int, numb
     keys = {name: {e.id: best_frame(scores[name][e.id], e, video=video.name) for e in asked} for name in scores}
     known = {(row.id, 0): row for row in measure_video(video, number, plain)}
     for name, chosen in keys.items():
-        tried = [each for each in video.expressions if each.kind == "motion" or name in OF_ALL_KINDS]
+        tried = [each for each in video.expressions if each.kind == "motion" or name not in FOR_MOTION]
         left = tuple(each for each in tried if (each.id, chosen[each.id]) not in known)
         if left:
             part, some = replace(video, expressions=left), [Expression(each.id, each.text) for each in left]
@@ -125,11 +126,12 @@ def measure(segmenter: Segmenter, selector: FrameSelector, set_number: int, numb
             known[expression.id, 0].topic,
             any(not video.targets(expression, t).any() for t in range(len(video))),
             tuple(ious[expression.id]),
-            {name: [float(value) for value in scores[name][expression.id]] for name in SELECTORS},
-            {name: keys[name][expression.id] for name in SELECTORS},
+            {name: [float(value) for value in scores[name][expression.id]] for name in scores},
+            {name: keys[name][expression.id] for name in scores},
             {
                 name: known[expression.id, keys[name][expression.id]].JF
-                for name in (SELECTORS if expression.kind == "motion" else OF_ALL_KINDS)
+                for name in scores
+                if expression.kind == "motion" or name not in FOR_MOTION
             }
             | {FIRST: known[expression.id, 0].JF},
         )
@@ -153,7 +155,9 @@ def confidence(masklet: Masklet) -> Any:
     return np.where(masklet.found, masklet.scores.mean(axis=1), 0.0)
 
 
-def run(options: argparse.Namespace, segmenter: Segmenter, selector: FrameSelector, record: Path) -> list[Row]:
+def run(
+    options: argparse.Namespace, segmenter: Segmenter, trainings: Mapping[str, FrameSelector], record: Path
+) -> list[Row]:
     """Measures every video, or reads it from the record."""
     record.parent.mkdir(parents=True, exist_ok=True)
     lines = record.read_text().splitlines() if record.exists() else []
@@ -162,7 +166,7 @@ def run(options: argparse.Namespace, segmenter: Segmenter, selector: FrameSelect
     for number in range(options.sets * options.videos):
         if number not in done:
             began = time.process_time()
-            measured = measure(segmenter, selector, number // options.videos, number)
+            measured = measure(segmenter, trainings, number // options.videos, number)
             done[number] = [asdict(row) for row in measured]
             with record.open("a") as file:
                 file.write(json.dumps([number, done[number]]) + "\n")
@@ -216,27 +220,41 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
+def over_trainings(rows: Sequence[Row], names: Sequence[str]) -> tuple[Estimate, tuple[float, ...]]:
+    """The mean gain over the trainings and its standard error, and the gain of each."""
+    gains = tuple(margin(rows, name).paired.mean for name in names)
+    return Estimate.of(gains), gains
+
+
+def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Namespace) -> str:
     """The figures as Markdown."""
     motion = [row for row in rows if row.kind == "motion"]
+    selectors = (*trainings, *OTHERS)
     lines = [
         "# Key frames for glus-tiny",
         "",
         f"`python -m benchmarks.key_frames`; test videos 0 to {options.sets * options.videos - 1} (240x426, 24 "
         f"frames) in {options.sets} sets of {options.videos}; {processor()}. J&F in percent, of expressions with a "
         "target. The margin over starting from the first frame is the mean over the sets of videos ± its standard "
-        "error; in brackets the sets. The weights are the same for all sets.",
+        "error; in brackets the sets.",
         "",
         f"| starts from | motion ({len(motion)} expressions) | margin | all kinds ({len(rows)}) | margin |",
         "|---|---|---|---|---|",
     ]
-    for name in (FIRST, *SELECTORS):
+    for name in (FIRST, *selectors):
         cells = [name]
         for group in (motion, rows):
             found = margin(group, name) if all(name in row.JF for row in group) else None
             cells.append(f"{100 * found.JF:.1f}" if found else "–")
-            cells.append(_gain(found) if found and name != FIRST else "–")
+            cells.append(_gain(found.gain, found.by_set) if found and name != FIRST else "–")
         lines.append("| " + " | ".join(cells) + " |")
+    if len(trainings) > 1:
+        gains = [_gain(*over_trainings(group, trainings)) for group in (motion, rows)]
+        lines += [
+            "",
+            f"Margin of kfs-tiny over {len(trainings)} trainings with seeds of their own (± standard error over the "
+            f"trainings; in brackets each, over all expressions): motion {gains[0]}, all kinds {gains[1]}.",
+        ]
     lines += [
         "",
         "## Rank correlation with the true IoU of the masks from the first frame",
@@ -244,48 +262,51 @@ def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
         f"Mean over the expressions whose true IoU differs by at least {SPREAD} between its 10th and 90th "
         f"percentile. Required of {OURS}: {REQUIRED} over {VIDEOS} videos.",
         "",
-        f"| expressions | with such a difference | of videos | {' | '.join(SELECTORS[:1] + SELECTORS[2:])} |",
-        "|---|---|---|" + "---|" * (len(SELECTORS) - 1),
+        f"| expressions | with such a difference | of videos | {' | '.join((*trainings, *FOR_MOTION))} |",
+        "|---|---|---|" + "---|" * (len(trainings) + len(FOR_MOTION)),
     ]
     for title, group in groups(rows).items():
         ours = rank(group)
-        values = [_number(rank(group, name).spearman) for name in SELECTORS if name != "oracle"]
+        values = [_number(rank(group, name).spearman) for name in (*trainings, *FOR_MOTION)]
         lines.append(f"| {title} | {len(ours.ranked)} | {ours.num_videos} | {' | '.join(values)} |")
     lines += [
         "",
         "## True IoU of the frame that was chosen",
         "",
-        "| | mean of all frames | " + " | ".join(SELECTORS) + " |",
-        "|---|---|" + "---|" * len(SELECTORS),
+        "| | mean of all frames | " + " | ".join(selectors) + " |",
+        "|---|---|" + "---|" * len(selectors),
     ]
     for title, group in (("motion", motion), ("all kinds", list(rows))):
         every = float(np.mean([np.mean(row.ious) for row in group]))
-        chosen = [float(np.mean([row.ious[row.keys[name]] for row in group])) for name in SELECTORS]
+        chosen = [float(np.mean([row.ious[row.keys[name]] for row in group])) for name in selectors]
         lines.append(f"| {title} | {every:.3f} | {' | '.join(f'{value:.3f}' for value in chosen)} |")
     return "\n".join(lines) + "\n"
 
 
-def _gain(found: Margin) -> str:
-    sets = ", ".join(f"{100 * value:+.1f}" for value in found.by_set)
-    return f"{100 * found.gain.mean:+.1f} ± {100 * found.gain.error:.1f} ({sets})"
+def _gain(mean: Estimate, each: Sequence[float]) -> str:
+    return f"{100 * mean.mean:+.1f} ± {100 * mean.error:.1f} ({', '.join(f'{100 * value:+.1f}' for value in each)})"
 
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
-def as_json(rows: Sequence[Row], digests: Mapping[str, str]) -> dict[str, Any]:
+def as_json(rows: Sequence[Row], trainings: Sequence[str], digests: Mapping[str, str]) -> dict[str, Any]:
     """All figures."""
     motion = [row for row in rows if row.kind == "motion"]
+    of_all = [name for name in (*trainings, *OTHERS) if name not in FOR_MOTION]
     ours = rank(rows)
     return {
         "weights": dict(digests),
         "processor": processor(),
-        "spearman": ours.spearman,
+        "spearman": {name: rank(rows, name).spearman for name in trainings},
         "spearman_videos": ours.num_videos,
         "margins": {
             title: {name: asdict(margin(group, name)) for name in names}
-            for title, group, names in (("motion", motion, SELECTORS), ("all", rows, OF_ALL_KINDS))
+            for title, group, names in (("motion", motion, (*trainings, *OTHERS)), ("all", rows, of_all))
+        },
+        "trainings": {
+            title: asdict(over_trainings(group, trainings)[0]) for title, group in (("motion", motion), ("all", rows))
         },
         "expressions": [_summary(row) for row in rows],
     }
@@ -303,6 +324,7 @@ def main() -> None:
     """Measures, prints, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED / OURS, help="of the selector")
+    parser.add_argument("--again", type=Path, nargs="*", default=[], help="checkpoints of other trainings of it")
     parser.add_argument("--sets", type=int, default=3, help="of test videos (default: 3)")
     parser.add_argument("--videos", type=int, default=10, help="of each set (default: 10)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
@@ -310,14 +332,21 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="a folder for plots of score against true IoU")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    digests = {"glus-tiny": weights_digest(SHIPPED / "glus-tiny"), OURS: weights_digest(options.checkpoint)}
+    folders = {OURS: options.checkpoint} | {
+        f"{OURS}, training {number}": folder for number, folder in enumerate(options.again, 2)
+    }
+    digests = {
+        name: weights_digest(folder) for name, folder in {"glus-tiny": SHIPPED / "glus-tiny", **folders}.items()
+    }
     record = options.records / ("_".join(each[:12] for each in digests.values()) + ".jsonl")
     segmenter = load_segmenter("glus-tiny", device="cpu", dtype="float32")
-    rows = run(options, segmenter, load_selector(options.checkpoint, device="cpu", dtype="float32"), record)
+    trainings = {name: load_selector(folder, device="cpu", dtype="float32") for name, folder in folders.items()}
+    rows = run(options, segmenter, trainings, record)
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "key_frames.json").write_text(json.dumps(as_json(rows, digests), indent=2) + "\n")
-    (options.results / "key_frames.md").write_text(table(rows, options))
-    print(table(rows, options))
+    figures = as_json(rows, [*trainings], digests)
+    (options.results / "key_frames.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (options.results / "key_frames.md").write_text(table(rows, [*trainings], options))
+    print(table(rows, [*trainings], options))
     if options.plots:
         rank(rows).save_plots(options.plots)
 

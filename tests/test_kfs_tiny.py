@@ -22,7 +22,8 @@ FIGURES = json.loads((RESULTS / "key_frames.json").read_text(encoding="utf-8"))
 
 def test_it_is_small_and_the_figures_are_of_its_weights() -> None:
     assert shipped_size(OURS) < 15e6
-    assert FIGURES["weights"] == {name: weights_digest(SHIPPED / name) for name in ("glus-tiny", OURS)}
+    for name in ("glus-tiny", OURS):
+        assert FIGURES["weights"][name] == weights_digest(SHIPPED / name)
 
 
 def test_it_loads_from_the_zoo_without_a_folder() -> None:

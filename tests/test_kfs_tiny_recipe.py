@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fiftyone_refvos.demo.rendered import RenderedVideos, render
+from fiftyone_refvos.demo.rendered import RenderedExpression, RenderedVideo, RenderedVideos, render
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.loading import load_segmenter
 from fiftyone_refvos.models.selector.base import load_trainee
@@ -22,7 +22,8 @@ from scripts.kfs_tiny import stages as recipe_stages
 from scripts.kfs_tiny.labels import ORDER, choose, true_ious
 from scripts.kfs_tiny.learner import ScoresLearner, draw_expressions
 from scripts.kfs_tiny.recipe import GLUS_TINY, train
-from scripts.kfs_tiny.sources import LabelledRenderings, label_files, pixel_counts, seen
+from scripts.kfs_tiny.sources import LabelledRenderings, Seen, Sight, label_files, pixel_counts
+from scripts.kfs_tiny.tokens import TokenLearner
 from scripts.make_kfs_base import main as write_base
 from tests.small import noise_video
 
@@ -43,7 +44,7 @@ def test_scores_in_training_are_those_of_inference(tmp_path: Path, videos: Rende
     """Targets and requests that go through together do not see each other."""
     write_base(tmp_path / "base", GLUS_TINY)
     trainee = load_trainee(tmp_path / "base", tmp_path / "base" / "clip")
-    source = LabelledRenderings(videos, range(len(videos)), seen)
+    source = LabelledRenderings(videos, range(len(videos)), Seen())
     video, context = source.video(0), [0, 3, 6, 9, 12, 15, 18, 21]  # of the first frame at inference
     asked = [video.expressions[0], video.expressions[-1], video.expressions[4]]
     learner = ScoresLearner(trainee.network, trainee.tokenizer, source, clips=1, targets=2)
@@ -61,7 +62,7 @@ def test_scores_in_training_are_those_of_inference(tmp_path: Path, videos: Rende
 def test_losses_are_of_values_and_of_their_order(tmp_path: Path, videos: RenderedVideos) -> None:
     write_base(tmp_path / "base", GLUS_TINY)
     trainee = load_trainee(tmp_path / "base", tmp_path / "base" / "clip")
-    source = LabelledRenderings(videos, range(len(videos)), seen)
+    source = LabelledRenderings(videos, range(len(videos)), Seen())
     learner = ScoresLearner(trainee.network, trainee.tokenizer, source, clips=1, targets=3, expressions=2)
     batch = learner.draw(np.random.default_rng(0))
     with torch.no_grad():
@@ -73,22 +74,95 @@ def test_losses_are_of_values_and_of_their_order(tmp_path: Path, videos: Rendere
     assert float(losses["total"]) == pytest.approx(float(losses["value"] + losses["order"]))
 
 
-def test_what_is_seen_falls_with_the_pixels_that_show_the_objects(videos: RenderedVideos) -> None:
-    for number in range(len(videos)):
-        video = videos.video(number)
+def two_squares(*columns: int) -> RenderedVideo:
+    """A 4x4 square at the left edge, and another one at a column of each frame, which lies behind it, or nowhere."""
+    labels = np.zeros((len(columns), 40, 40), np.uint8)
+    for frame, column in enumerate(columns):
+        if column >= 0:
+            labels[frame, 10:14, column : column + 4] = 2
+        labels[frame, 10:14, :4] = 1
+    said = (("0", ("0",)), ("1", ("1",)), ("2", ("0", "1")), ("3", ()))
+    return RenderedVideo(
+        name="0",
+        pixels=np.zeros((*labels.shape, 3), np.uint8),
+        labels=labels,
+        objects=(("small", "red", "square"), ("small", "blue", "square")),
+        expressions=tuple(RenderedExpression(id=id_, text="squares", object_ids=ids) for id_, ids in said),
+        actions={},
+    )
+
+
+def test_sight_knows_pixels_and_gaps_of_objects() -> None:
+    sight = Sight.of(two_squares(20, 9, 4, 2, -1))
+    assert sight.areas.tolist() == [[16, 16], [16, 16], [16, 16], [16, 8], [16, 0]]
+    np.testing.assert_array_equal(sight.gaps[:, 0, 1], [17, 6, 1, 1, np.inf])
+    np.testing.assert_array_equal(sight.gaps[:, 1, 0], [17, 6, 1, 1, np.inf])
+    assert np.isinf(sight.gaps[:, [0, 1], [0, 1]]).all()
+    np.testing.assert_allclose(sight.room([0])[:, 0], [0.85, 0.3, 0.05, 0.05, 1])
+    np.testing.assert_array_equal(sight.room([0, 1]), np.ones((5, 2)))  # what is meant does not stand in its own way
+    np.testing.assert_allclose(sight.clearness()[:, 1, 0], [1, 1, 1, 0.5, np.nan])
+    np.testing.assert_allclose(sight.clearness()[:, 1, 1], [0.85, 0.3, 0.05, 0.05, np.nan])
+
+
+def test_what_is_seen_falls_with_pixels_that_are_covered_and_with_objects_that_are_near() -> None:
+    labels = Seen()(two_squares(20, 9, 4, 2, -1))
+    assert set(labels) == {"0", "1", "2"}  # nothing can be seen where there is no object
+    alone = 0.9 * 16 / 56
+    near = alone * (1 - 0.35 * 0.95)
+    half = 0.9 * 8 / 48 * (1 - 0.35 * 0.95)
+    expected = [alone * (1 - 0.35 * 0.15), alone * (1 - 0.35 * 0.7), near, half, 0]
+    np.testing.assert_allclose(labels["1"], expected, rtol=1e-5)
+    np.testing.assert_allclose(labels["0"], [*expected[:3], near, alone], rtol=1e-5)
+    np.testing.assert_allclose(labels["2"], [0.9 * area / (area + 40) for area in (32, 32, 32, 24, 16)], rtol=1e-5)
+
+
+def test_labels_of_what_is_seen_are_of_every_expression_with_objects_and_the_same_in_a_mirror(
+    videos: RenderedVideos,
+) -> None:
+    seen = Seen()
+    for number in range(0, len(videos), 2):
+        video, mirrored = videos.video(number), videos.video(number + 1)
         labels = seen(video)
         assert set(labels) == {each.id for each in video.expressions if each.object_ids}
+        assert seen(mirrored) == labels == Seen()(mirrored)
         for expression in video.expressions:
             if expression.object_ids:
                 areas = pixel_counts(video)[:, [int(each) + 1 for each in expression.object_ids]].sum(1)
                 assert areas.tolist() == [int((video.targets([expression], t) > 0).sum()) for t in range(len(video))]
-                assert np.argmax(labels[expression.id]) == np.argmax(areas)
                 assert min(labels[expression.id]) >= 0
                 assert max(labels[expression.id]) < 0.9
 
 
+def test_tokens_are_taught_what_the_mean_of_four_patches_said_and_how_clearly_objects_are_seen(
+    tmp_path: Path, videos: RenderedVideos
+) -> None:
+    write_base(tmp_path / "base", GLUS_TINY)
+    network = load_trainee(tmp_path / "base", tmp_path / "base" / "clip").network
+    learner = TokenLearner(network, videos, batch_size=6)
+    batch = learner.draw(np.random.default_rng(3))
+    assert batch.clear.shape == (6, 16, 2, 2)
+    known = batch.clear[~batch.clear.isnan()]
+    assert len(known) >= 12
+    assert known.min() >= 0
+    assert known.max() <= 1
+    with torch.no_grad():
+        before = learner.losses(batch, np.random.default_rng(0))
+        groups = network.clip_features(batch.pixels).unflatten(1, (16, 4))
+        means = groups.mean(2, keepdim=True)
+        assert float(before["same"]) == pytest.approx(float((groups - means).square().mean() / means.var()), rel=1e-4)
+    optimizer = torch.optim.AdamW(learner.network.parameters(), lr=2e-4)
+    for _ in range(15):
+        optimizer.zero_grad()
+        learner.losses(batch, np.random.default_rng(0))["total"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = learner.losses(batch, np.random.default_rng(0))
+    assert after["same"] < 0.8 * before["same"]
+    assert after["clear"] < 0.8 * before["clear"]
+
+
 def test_expressions_with_an_order_to_find_are_drawn_more_often(videos: RenderedVideos) -> None:
-    video = LabelledRenderings(videos, range(len(videos)), seen).video(0)
+    video = LabelledRenderings(videos, range(len(videos)), Seen()).video(0)
     flat = [replace(each, labels=(0.5,) * 24) for each in video.expressions[:8]]
     varying = replace(video.expressions[8], labels=(0.0, 1.0) * 12)
     rng = np.random.default_rng(0)

@@ -1,8 +1,8 @@
 """Trains kfs-tiny from glus-tiny: `python -m scripts.kfs_tiny FOLDER`; called again, it goes on where it stopped.
 
-The selector begins with the language model of glus-tiny, learns how much of an object can be seen in a frame, which
-the rendered masks tell for nothing, and then the IoU of glus-tiny's masks in videos that glus-tiny was not trained
-on. It is meant for a CPU.
+The selector begins with the language model and the CLIP of glus-tiny. CLIP learns tokens that survive the merging;
+the language model learns how clearly the objects can be seen in a frame, which the rendered masks tell for nothing,
+and then the IoU of glus-tiny's masks in videos that glus-tiny was not trained on. It is meant for a CPU.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from fiftyone_refvos.training.selector.validation import RankValidation
 from scripts.glus_tiny.network import SIDE
 from scripts.glus_tiny.recipe import NUM_VIDEOS as SEEN_BY_GLUS
 from scripts.kfs_tiny.labels import label
-from scripts.kfs_tiny.learner import ScoresLearner
 from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
-NUM_VIDEOS, NUM_FRESH = 1500, 28
+NUM_VIDEOS, NUM_FRESH = 1000, 400
 GLUS_TINY = SHIPPED / "glus-tiny"
 
 
@@ -66,7 +65,7 @@ def train(
     if not network.exists():
         write_base(network, GLUS_TINY)
     for stage in chain or stages(seed):
-        done = folder / f"{stage.name}-{seed}" / "network"
+        done = folder / stage.name / "network"
         if not done.exists():
             _run(stage, network, folder, done)
         network = done
@@ -81,14 +80,15 @@ def train(
 def _run(stage: Stage, start: Path, folder: Path, done: Path) -> None:
     trainee, say = load_trainee(start, start / "clip", seed=stage.config.seed), partial(_say, stage.name)
     network = trainee.network.requires_grad_(True)
-    learner = ScoresLearner(network, trainee.tokenizer, stage.source(folder))
-    network.train()
+    torch.manual_seed(stage.config.seed)  # of the heads that a learner has of its own
+    learner = stage.learner(trainee, folder)
+    learner.network.train()
     began = time.perf_counter()
     outcome = run(
         learner,
         stage.config,
         done.parent,
-        validate=RankValidation(network, trainee.tokenizer, held_out(folder)),
+        validate=RankValidation(network, trainee.tokenizer, held_out(folder)) if stage.ranks else None,
         log=say,
         on_progress=partial(_say_losses, stage.name),
     )

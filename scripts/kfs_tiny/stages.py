@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fiftyone_refvos.demo.rendered import RenderedVideos
+from fiftyone_refvos.models.selector.base import Trainee
 from fiftyone_refvos.training.config import TrainingConfig
-from scripts.kfs_tiny.sources import LabelledRenderings, label_files, seen
+from fiftyone_refvos.training.learner import Learner
+from scripts.kfs_tiny.learner import ScoresLearner
+from scripts.kfs_tiny.sources import LabelledRenderings, Seen, label_files
+from scripts.kfs_tiny.tokens import TokenLearner
 
 VIDEOS, FRESH, LABELS = "videos", "fresh", "labels"
 """Folders of the recipe: rendered videos, those that glus-tiny was not trained on, and its IoU in these."""
 
-HELD_OUT = 4
-"""Videos with labels, the last ones, that are not trained on."""
+HELD_OUT = 24
+"""Videos with labels, the first ones, that are not trained on."""
 
 
 @dataclass(frozen=True)
@@ -24,32 +29,36 @@ class Stage:
     Attributes:
         name: of its folder
         config: of the run
-        source: made of the folder of the recipe: what is trained on
+        learner: made of the network and the folder of the recipe
+        ranks: whether the network can rank frames by then, which is followed on videos that are held out
     """
 
     name: str
     config: TrainingConfig
-    source: Callable[[Path], LabelledRenderings]
+    learner: Callable[[Trainee, Path], Learner[Any]]
+    ranks: bool = True
 
 
-def stages(seed: int) -> tuple[Stage, Stage]:
-    """The stages in their order."""
+def stages(seed: int) -> tuple[Stage, ...]:
+    """The stages in their order; that of CLIP is the same for all seeds."""
     return (
-        Stage("seen", _config(600, 1e-3, seed), on_what_is_seen),
-        Stage("ious", _config(60, 5e-4, seed), on_labels),
+        Stage("tokens", _config(1500, 1e-3, 0, warm_up=50), tokens, ranks=False),
+        Stage(f"seen-{seed}", _config(1200, 5e-4, seed), on_what_is_seen),
+        Stage(f"ious-{seed}", _config(300, 2e-4, seed), on_labels),
+        Stage(f"again-{seed}", _config(600, 2e-4, seed + 10), on_labels),
     )
 
 
-def _config(steps: int, learning_rate: float, seed: int) -> TrainingConfig:
+def _config(steps: int, learning_rate: float, seed: int, *, warm_up: int = 30) -> TrainingConfig:
     return TrainingConfig(
         steps=steps,
         learning_rate=learning_rate,
         batch_size=1,
         accumulation=1,
         betas=(0.9, 0.98),
-        warmup_steps=min(20, steps // 10),
+        warmup_steps=warm_up,
         save_every=50,
-        validate_every=150,
+        validate_every=300,
         trainable="all_but_clip",
         gradient_checkpointing=False,
         lora=None,
@@ -58,20 +67,27 @@ def _config(steps: int, learning_rate: float, seed: int) -> TrainingConfig:
     )
 
 
-def on_what_is_seen(folder: Path) -> LabelledRenderings:
-    """All videos, with what their masks alone tell."""
+def tokens(trainee: Trainee, folder: Path) -> TokenLearner:
+    """CLIP, on single frames of all videos."""
+    return TokenLearner(trainee.network, RenderedVideos(folder / VIDEOS), batch_size=48)
+
+
+def on_what_is_seen(trainee: Trainee, folder: Path) -> ScoresLearner:
+    """All else, on all videos, with what their masks alone tell."""
     videos = RenderedVideos(folder / VIDEOS)
-    return LabelledRenderings(videos, range(len(videos)), seen)
+    source = LabelledRenderings(videos, range(len(videos)), Seen())
+    return ScoresLearner(trainee.network, trainee.tokenizer, source)
 
 
-def on_labels(folder: Path) -> LabelledRenderings:
-    """The videos with pseudo-labels, each also mirrored."""
+def on_labels(trainee: Trainee, folder: Path) -> ScoresLearner:
+    """The same, on the videos with pseudo-labels, each also mirrored."""
     videos = RenderedVideos(folder / FRESH)
-    return LabelledRenderings(videos, range(len(videos) - 2 * HELD_OUT), label_files(folder / LABELS))
+    numbers = range(2 * HELD_OUT, len(videos))
+    source = LabelledRenderings(videos, numbers, label_files(folder / LABELS))
+    return ScoresLearner(trainee.network, trainee.tokenizer, source)
 
 
 def held_out(folder: Path) -> LabelledRenderings:
     """The videos with pseudo-labels that are not trained on."""
     videos = RenderedVideos(folder / FRESH)
-    numbers = range(len(videos) - 2 * HELD_OUT, len(videos), 2)
-    return LabelledRenderings(videos, numbers, label_files(folder / LABELS))
+    return LabelledRenderings(videos, range(0, 2 * HELD_OUT, 2), label_files(folder / LABELS))
