@@ -45,7 +45,6 @@ def stages(seed: int) -> tuple[Stage, ...]:
         Stage("tokens", _config(1500, 1e-3, 0, warm_up=50), tokens, ranks=False),
         Stage(f"seen-{seed}", _config(1200, 5e-4, seed), on_what_is_seen),
         Stage(f"ious-{seed}", _config(300, 2e-4, seed), on_labels),
-        Stage(f"again-{seed}", _config(600, 2e-4, seed + 10), on_labels),
     )
 
 
