@@ -78,8 +78,8 @@ def check_losses(path: Path) -> CaseReport:
 def check_step(path: Path) -> CaseReport:
     """Runs a training step in fp32 on the CPU, as it was made, and compares every stored quantity.
 
-    torch's own convolutions are used: how oneDNN's round depends on the processor, and gradients that nearly cancel out
-    show it. On an AMD EPYC with AVX-512 those of the mask tokens were 5e-4 off with oneDNN, and are not without.
+    torch's own convolutions are used: how oneDNN's round depends on the processor, and gradients that nearly cancel
+    out show it. On an AMD EPYC with AVX-512 those of the mask tokens were 5e-4 off with oneDNN, and are not without.
     """
     report = CaseReport(path, "GLUS training step")
     case = read_case(path)
