@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -70,7 +69,8 @@ def train(
             chain = partial(run_chain, folder, start)
             talker, painter = processes.map(chain, _SHARES, (language, masks))
         _join(talker, painter, joined)
-    network, packed = run_chain(folder, joined, 1.0, together), folder / "glus-tiny"
+    heads = folder / language[-1].name / _HEADS
+    network, packed = run_chain(folder, joined, 1.0, together, heads=heads), folder / "glus-tiny"
     if not packed.exists():
         pack(network, packed)
     return packed
@@ -81,7 +81,7 @@ def pack(network: Path, packed: Path) -> None:
     _save(_load(network).half(), packed, network)
 
 
-def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) -> Path:
+def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage], *, heads: Path | None = None) -> Path:
     """Runs stages one after the other, and returns the network of the last.
 
     Args:
@@ -89,11 +89,12 @@ def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) 
         start: network that the first stage begins with
         share: of the cores
         stages: those that are done are skipped
+        heads: that the first stage goes on with; by default none
     """
     cores = max(1, round(share * (os.cpu_count() or 1)))
     on_gpu = PartialState().device.type != "cpu"
     torch.set_num_threads(1 if on_gpu else cores)
-    network, heads = start, start / _HEADS
+    network = start
     for stage in stages:
         done = folder / stage.name / "network"
         if not done.exists():
@@ -102,12 +103,13 @@ def run_chain(folder: Path, start: Path, share: float, stages: Sequence[Stage]) 
     return network
 
 
-def _run(stage: Stage, start: Path, heads: Path, folder: Path, done: Path, *, workers: int) -> None:
+def _run(stage: Stage, start: Path, heads: Path | None, folder: Path, done: Path, *, workers: int) -> None:
     glus, tokenizer, say = stage.prepare(_load(start)), LlamaTokenizer(start), partial(_say, stage.name)
     glus.requires_grad_(True)
+    torch.manual_seed(stage.config.seed)  # of the heads that a learner has of its own
     learner = stage.make_learner(glus, tokenizer, folder / "videos")
     learner.network.train()
-    known = load_file(heads) if heads.exists() else {}
+    known = load_file(heads) if heads and heads.exists() else {}
     own = learner.network.state_dict()
     learner.network.load_state_dict({name: t for name, t in known.items() if name in own}, strict=False)
     follow = Progress(glus, tokenizer, stage.config, folder / "unseen", say) if stage.learner is None else None
@@ -134,7 +136,6 @@ def _join(language: Path, masks: Path, joined: Path) -> None:
     glus = _load(language)
     glus.sam.load_state_dict(_load(masks).sam.state_dict())
     _save(glus, joined, language)
-    shutil.copyfile(language.parent / _HEADS, joined / _HEADS)
 
 
 def _load(network: Path) -> GlusNetwork:
