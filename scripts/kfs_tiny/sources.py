@@ -117,7 +117,8 @@ class Sight:
 
     Attributes:
         areas: `(T, objects)` pixels
-        gaps: `(T, objects, objects)` pixels between two of them, infinite where one is not seen, and to itself
+        gaps: `(T, objects, objects)` pixels from one to the next, 1 where they touch; infinite where
+            one is not seen, and to itself
     """
 
     areas: NDArray[np.int64]

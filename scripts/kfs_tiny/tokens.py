@@ -29,8 +29,6 @@ from scripts.kfs_tiny.sources import Seen
 CLEARNESS = 2
 """Numbers that say how clearly an object can be seen."""
 
-_CLEAR_WEIGHT = 1.0
-
 
 class Pictures(NamedTuple):
     """Single frames, and how clearly the objects of their tokens can be seen.
@@ -87,7 +85,7 @@ class TokenLearner(Forgetful):
         there = ~batch.clear.isnan()
         losses = {
             "same": (found - known).square().mean() / known.var(),
-            "clear": _CLEAR_WEIGHT * F.smooth_l1_loss(said[there], batch.clear[there], beta=0.1),
+            "clear": F.smooth_l1_loss(said[there], batch.clear[there], beta=0.1),
         }
         return losses | {"total": torch.stack(list(losses.values())).sum()}
 
