@@ -16,8 +16,6 @@ demo: setup ## segment generated videos; VIDEO=clip.mp4 EXPRESSION="the dog" tak
 	$(BIN)/refvos install
 	$(BIN)/refvos demo $(if $(VIDEO),--video "$(VIDEO)")$(if $(EXPRESSION), --expression "$(EXPRESSION)")$(if $(APP), --app)
 
-# golden cases hold to 1e-5 to 1e-3: how the convolutions of oneDNN round depends on the processor, so the same ones everywhere
-test: export ONEDNN_MAX_CPU_ISA = AVX2
 test: setup ## all tests
 	@bash scripts/browser.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -67,8 +67,9 @@ def logits(segmenter: GlusSegmenter) -> list[torch.Tensor]:
 
 
 def assert_same(ours: GlusSegmenter, theirs: GlusSegmenter) -> None:
+    """Equal but for rounding, as W + 2BA is computed in one piece or in two; what was trained changes 1e-2."""
     pairs = list(zip(logits(ours), logits(theirs), strict=True))
-    assert max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs) < 1e-6
+    assert max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs) < 1e-5
 
 
 def save_both(segmenter: GlusSegmenter, folder: Path, **options: Any) -> None:

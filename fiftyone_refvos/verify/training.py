@@ -17,6 +17,7 @@ from fiftyone_refvos.training.batch import PAD_ID, Batch, Clip, Collator
 from fiftyone_refvos.training.lora import published_parameter
 from fiftyone_refvos.training.losses import bce_per_mask, dice_per_mask
 from fiftyone_refvos.training.network import TrainingNetwork, TrainingOutput
+from fiftyone_refvos.verify.relus import KINK, ReluInput, watched_relus
 from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.verify.training_case import StepCase, drawn_clips, network_before, read_case
 
@@ -45,6 +46,7 @@ _LOSS_NAMES = {
     "contrastive_loss": ("contrastive",),
     "loss": ("total",),
 }
+_OF_GRADIENTS = ("grad", "total_grad_norm", "after_step")
 _SUBSAMPLED = re.compile(r"^(inputs_embeds|low_res)(?:_sub(\d+))?$")
 
 
@@ -78,27 +80,39 @@ def check_losses(path: Path) -> CaseReport:
 def check_step(path: Path) -> CaseReport:
     """Runs a training step in fp32 on the CPU, as it was made, and compares every stored quantity.
 
-    torch's own convolutions are used: how oneDNN's round depends on the processor, and gradients that nearly cancel
-    out show it. On an AMD EPYC with AVX-512 those of the mask tokens were 5e-4 off with oneDNN, and are not without.
+    The gradient of a ReLU jumps at zero, and on which side of it an input of 1e-6 falls is a matter of rounding, thus
+    of the processor. Where only gradients disagree, the step is run again with the input nearest to zero mirrored.
     """
-    report = CaseReport(path, "GLUS training step")
     case = read_case(path)
+    report, nearest = _run_step(case)
+    failed = [stage.name for stage in report.stages if not stage.passed]
+    if failed and all(name.startswith(_OF_GRADIENTS) for name in failed) and nearest.distance < KINK:
+        mirrored, _ = _run_step(case, mirror=nearest)
+        distance = torch.tensor(nearest.distance)
+        mirrored.add_values(f"{nearest.name}[{nearest.index}] mirrored", distance, torch.zeros(()), KINK)
+        return mirrored if mirrored.passed else report
+    return report
+
+
+def _run_step(case: StepCase, mirror: ReluInput | None = None) -> tuple[CaseReport, ReluInput]:
+    """One step, and which input of its ReLUs was nearest to zero."""
+    report = CaseReport(case.path, "GLUS training step")
     network = network_before(case)
     clips = drawn_clips(case, network.glus)
     batch = Collator(network.glus.clip.config.image_size, network.glus.config.clip_view)(clips)
     _compare_batch(report, case, clips, batch)
-    with torch.backends.mkldnn.flags(enabled=False):
+    with watched_relus(network, mirror) as inputs:
         output = network(batch)
-        _compare_forward(report, case, output)
-        _compare_losses(report, case, output)
-        _compare_contrastive(report, case, batch, network, output)
-        output.losses["total"].backward()
+    _compare_forward(report, case, output)
+    _compare_losses(report, case, output)
+    _compare_contrastive(report, case, batch, network, output)
+    output.losses["total"].backward()
     _compare_gradients(report, case, network)
     _compare_update(report, case, network)
     compared = {stage.name for stage in report.stages}
     for name in sorted(case.golden.keys() - compared):
         report.not_compared[name] = "unknown name"
-    return report
+    return report, min(inputs, key=lambda each: each.distance)
 
 
 def _compare_batch(report: CaseReport, case: StepCase, clips: Sequence[Clip], batch: Batch) -> None:
