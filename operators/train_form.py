@@ -12,7 +12,7 @@ from fiftyone.operators import types
 
 from fiftyone_refvos.fields import EXPRESSIONS
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, TRAINABLE
-from fiftyone_refvos.training.config import Precision, TrainingConfig
+from fiftyone_refvos.training.config import Precision, SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.train import hold_out
 
 from . import forms, model_form, paths
@@ -44,6 +44,7 @@ class Choice:
         checkpoint, clip_path: absolute paths; None for the published ones
         masklets_field: the masks to learn; None if there are none
         min_iou: the least pseudo-label; None for all frames
+        no_target: whether expressions that mean nothing are learnt, too
         recipe: numbers by name, as `TrainingConfig` has them
         validation: NONE, SHARE, or `view:` and the name of a saved view
         folder: where the training goes
@@ -58,6 +59,7 @@ class Choice:
     validation_field: str | None
     expressions_field: str
     min_iou: float | None
+    no_target: bool
     recipe: Mapping[str, Any]
     validation: str
     validation_share: float
@@ -82,6 +84,7 @@ class Choice:
             validation_field=params.get("validation_field") or truth or field,
             expressions_field=params.get("expressions_field") or default,
             min_iou=params.get("min_iou"),
+            no_target=bool(params.get("no_target")),
             recipe=given,
             validation=params.get("validation") or NONE,
             validation_share=_SHARE if share is None else share,
@@ -96,7 +99,8 @@ class Choice:
         Raises:
             ValueError: for numbers that are none
         """
-        return TrainingConfig.of_length(**{"steps": RECIPE.steps, **self.recipe})
+        sampling = SamplingConfig(no_target=self.no_target)
+        return TrainingConfig.of_length(**{"steps": RECIPE.steps, "sampling": sampling, **self.recipe})
 
     def split(self, samples: Samples) -> tuple[Samples, Samples | None]:
         """What is trained on, and what is validated on."""
@@ -137,6 +141,12 @@ def _add_fields(inputs: types.Object, dataset: fo.Dataset, choice: Choice) -> No
         view=types.FieldView(space=6),
         min=0,
         max=1,
+    )
+    inputs.bool(
+        "no_target",
+        label="Learn that there may be no such object",
+        description="From expressions without an object, which are left out otherwise",
+        default=False,
     )
     expressions = {name: name for name in expression_fields(dataset)}
     if len(expressions) > 1:

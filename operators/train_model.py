@@ -49,6 +49,7 @@ class TrainModel(LibraryOperator[Choice]):
         masklets_field: str = GROUND_TRUTH,
         expressions_field: str | None = None,
         min_iou: float | None = None,
+        no_target: bool = False,
         steps: int | None = None,
         batch_size: int | None = None,
         accumulation: int | None = None,
@@ -73,6 +74,7 @@ class TrainModel(LibraryOperator[Choice]):
             masklets_field: the frame field with the masks to learn, without `frames.`
             expressions_field: the sample field with the expressions
             min_iou: learn only from frames whose pseudo-label reaches it
+            no_target: whether expressions that mean nothing are learnt, too
             steps, batch_size, accumulation, learning_rate, validate_every, save_every, patience, precision: as
                 `fiftyone_refvos.TrainingConfig` has them
             validation: "none", "share", or "view:" and the name of a saved view
@@ -91,6 +93,7 @@ class TrainModel(LibraryOperator[Choice]):
             "masklets_field": masklets_field,
             "expressions_field": expressions_field,
             "min_iou": min_iou,
+            "no_target": no_target,
             "steps": steps,
             "batch_size": batch_size,
             "accumulation": accumulation,

@@ -63,7 +63,8 @@ def test_the_file_shows_the_frames(dataset):
     sample = dataset.first()
     video = generate(sample.seed, CONFIG)
     with av.open(sample.filepath) as container:
-        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
         decoded = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     assert len(decoded) == 8
     for shown, drawn in zip(decoded, video.frames(), strict=True):

@@ -24,8 +24,9 @@ from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.llama_tokenizer import LlamaTokenizer
 from fiftyone_refvos.models.registry import SHIPPED
 from fiftyone_refvos.segment import Progress
-from fiftyone_refvos.training.config import SamplingConfig, TrainingConfig
+from fiftyone_refvos.training.config import LossConfig, SamplingConfig, TrainingConfig
 from fiftyone_refvos.training.conversation import ConversationWriter
+from fiftyone_refvos.training.logs import METRICS, read_rows
 from fiftyone_refvos.training.sampling import Mixture, known_together
 from fiftyone_refvos.training.sources import TrainingExpression
 from fiftyone_refvos.training.train import MissingExtraError
@@ -162,25 +163,39 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_a_stopped_training_goes_on_to_the_same_result(demo, tmp_path, one_thread):
+@pytest.fixture
+def said_twice(tmp_path, fiftyone_home):
+    """A video in which several expressions mean one object, as the contrastive loss needs it."""
+    name = f"test-{uuid4().hex[:12]}"
+    dataset = rv.demo.load(num_videos=1, split="train", config=DEMO, folder=tmp_path / "clips", name=name)
+    yield {"demo": ViewSource(dataset, name="demo", contrastive=True)}
+    dataset.delete()
+
+
+def test_a_stopped_training_goes_on_to_the_same_result(said_twice, tmp_path, one_thread):
+    """Also its bank of tokens: a single step has fewer negatives than the loss needs."""
     steps: list[int] = []
+    config = replace(CONFIG, sampling=SamplingConfig(expressions=12), losses=LossConfig(negatives=20))
 
     def should_stop() -> bool:
         return len(steps) == 1
 
-    whole = rv.train(demo, folder=tmp_path / "whole", config=CONFIG)
+    whole = rv.train(said_twice, folder=tmp_path / "whole", config=config)
     stopped = rv.train(
-        demo,
+        said_twice,
         folder=tmp_path / "parts",
-        config=CONFIG,
+        config=config,
         progress=lambda progress: steps.append(progress.video),
         should_stop=should_stop,
     )
     assert (stopped.steps, stopped.stopped_because) == (1, "should_stop")
-    again = rv.train(demo, folder=tmp_path / "parts", config=CONFIG)
+    again = rv.train(said_twice, folder=tmp_path / "parts", config=config)
     assert (again.steps, again.stopped_because) == (3, "finished")
     digests = [read_adapter(each.adapter).digest for each in (whole, again)]
     assert digests[0] == digests[1]
+    losses = [[row.losses for row in read_rows(each.folder / METRICS)] for each in (whole, again)]
+    assert losses[0] == losses[1]
+    assert all(row["contrastive"] > 0 for row in losses[0][1:])  # of tokens from before the stop
 
 
 def test_a_folder_of_another_training_is_refused(trained, demo):

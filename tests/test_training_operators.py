@@ -71,6 +71,7 @@ def test_a_training_makes_what_train_makes(demo, tmp_path):
     training, validation = rv.hold_out(demo, 0.3)
     config = rv.TrainingConfig(steps=2, batch_size=1, accumulation=1, warmup_steps=1, patience=2)
     expected = rv.train(training, folder=tmp_path / "library", config=config, validation_view=validation)
+    assert "without a target" in found["data"][0]["report"]
     assert (found["steps"], found["validation"]) == (2, f"{expected.validation:.4f}")
     assert read_adapter(Path(found["adapter"])).facts == read_adapter(expected.adapter).facts
     assert {path.name for path in Path(found["checkpoint"]).iterdir()} >= {"config.json", "model.safetensors"}
@@ -89,10 +90,10 @@ def test_a_training_makes_what_train_makes(demo, tmp_path):
     assert button["params"]["checkpoint"] == "/weights"  # an adapter fits the weights that it was trained on
 
 
-def test_a_scheduled_training(demo, tmp_path):
+def test_a_scheduled_training_of_expressions_that_mean_nothing(demo, tmp_path):
     demo.save_view("held out", demo.limit(1))
     queued = foo.get_operator(uri("train_model"))(
-        demo.skip(1), tmp_path / "run", validation="view:held out", delegate=True, **RECIPE
+        demo.skip(1), tmp_path / "run", validation="view:held out", no_target=True, delegate=True, **RECIPE
     )
     assert queued.delegated
     before, done = run_queued("train_model", demo)
@@ -100,6 +101,7 @@ def test_a_scheduled_training(demo, tmp_path):
     assert done.run_state == "completed", done.result.error
     assert (done.status.progress, done.status.label) == (1.0, "2 steps")
     assert "expressions of 2 videos" in done.result.result["data"][0]["report"]
+    assert "without a target" not in done.result.result["data"][0]["report"]  # none is left out
     assert (tmp_path / "run" / "adapter" / "adapter.json").is_file()
 
 
@@ -107,6 +109,7 @@ def test_the_form_of_a_training(demo, tmp_path):
     shown = train_form(demo)
     assert (shown["masklets_field"]["default"], shown["steps"]["default"]) == ("ground_truth", 3000)
     assert shown["folder"]["required"]
+    assert shown["no_target"]["default"] is False
     assert "validation_share" not in shown
     assert "patience" not in shown
     demo.save_view("held out", demo.limit(1))

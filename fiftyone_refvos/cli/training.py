@@ -32,6 +32,7 @@ def add_train(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     train.add_argument("--clip-path", help="a folder with the CLIP model, for published checkpoints")
     train.add_argument("--masklets-field", default="ground_truth", help="masks to learn (default: %(default)s)")
     train.add_argument("--min-iou", type=float, help="learn only from frames whose pseudo-label reaches it")
+    train.add_argument("--no-target", action="store_true", help="learn from expressions that mean nothing, too")
     _add_validation(train, "J&F", "videos")
     add_numbers(train, _RECIPE)
     train.set_defaults(run=_train)
@@ -102,7 +103,8 @@ def given_numbers(args: argparse.Namespace) -> dict[str, Any]:
 def _train(args: argparse.Namespace) -> int:
     from fiftyone_refvos.training.train import train
 
-    config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, **given_numbers(args)})
+    sampling = SamplingConfig(no_target=args.no_target)
+    config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, "sampling": sampling, **given_numbers(args)})
     samples, validation = _held_out(args, config.seed)
     trained = train(
         samples,
