@@ -287,8 +287,8 @@ def test_two_processes_train_glus_on_the_mean_of_their_gradients(tmp_path: Path)
     run_twice([sys.executable, str(Path(__file__).with_name("glus_processes.py")), str(tmp_path)])
     first, second = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 1))
     assert first == second
-    # a softmax does not see the bias of its keys: its gradient is rounding, of which AdamW makes steps like any other;
-    # so it does of the smallest gradients of lora_A, which lora_B's zeros hold back at first
+    # a softmax does not see the bias of its keys: its gradient is rounding, of which AdamW makes steps like any
+    # other; so it does of the smallest gradients of lora_A, which lora_B's zeros hold back at first
     assert max(off for name, off in first["off"].items() if not name.endswith("k_proj.bias")) < 1e-3
     assert sorted(first["off"]) == sorted(first["moved"])
     for part in ("lora_A", "lora_B", "lm_head.", "projector.", "seg_projection.", "sam_mask_decoder.transformer."):
