@@ -4,6 +4,7 @@ The joined parts of the recipe of glus-tiny are trained on single frames once; e
 same number of steps, and is measured on the same unseen demo videos. The row with key frames (KFS)
 trains nothing: it takes the networks of the row before, and starts in the frames that kfs-tiny chooses. A finished
 cell is kept in the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
+A folder is of one number of steps and of test videos.
 
     python -m scripts.glus_tiny RECIPE
     python -m benchmarks.ablation FOLDER --parts RECIPE/joined --videos RECIPE/videos
@@ -246,11 +247,35 @@ def _mean(values: Sequence[float], *, sign: str = "") -> str:
     return f"{np.mean(known):{sign}.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
 
 
-def write(cells: Sequence[dict[str, Any]]) -> None:
+def finished(record: Path, *, steps: int, tests: int) -> dict[str, Any] | None:
+    """A cell that was measured before, None if it was not.
+
+    Raises:
+        SystemExit: for one of another number of steps or videos, which no table should mix
+    """
+    if not record.exists():
+        return None
+    cell: dict[str, Any] = json.loads(record.read_text())
+    if (cell["steps"], cell["videos"]) != (steps, tests):
+        raise SystemExit(
+            f"{record} is of {cell['steps']} steps and {cell['videos']} test videos, not of {steps} and {tests}: "
+            f"take another folder, or --steps {cell['steps']} --tests {cell['videos']}"
+        )
+    return cell
+
+
+def keep(record: Path, cell: Mapping[str, Any]) -> None:
+    """Writes a cell at once, or not at all."""
+    unfinished = record.with_suffix(".part")
+    unfinished.write_text(json.dumps(cell) + "\n")
+    unfinished.replace(record)
+
+
+def write(cells: Sequence[dict[str, Any]], results: Path) -> None:
     """Writes the results as they are now."""
-    RESULTS.mkdir(exist_ok=True)
+    results.mkdir(exist_ok=True)
     result = {"threads": torch.get_num_threads(), "cells": list(cells)}
-    (RESULTS / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
+    (results / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
     sizes = {(cell["steps"], cell["videos"]) for cell in cells}
     told = ", ".join(f"{steps} steps each, {videos} test videos" for steps, videos in sorted(sizes))
     machines = " and ".join(sorted({cell["machine"] for cell in cells}))
@@ -264,10 +289,10 @@ def write(cells: Sequence[dict[str, Any]]) -> None:
         "",
         *gains(cells),
     ]
-    (RESULTS / "ablation.md").write_text("\n".join(text) + "\n")
+    (results / "ablation.md").write_text("\n".join(text) + "\n")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Trains and measures the cells that are missing, first one seed of each row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -276,14 +301,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--tests", type=int, default=TEST_VIDEOS, help="videos of the test split")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the tables go (default: %(default)s)")
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     start = single_frames(arguments.folder, arguments.parts, arguments.videos)
     cells = []
     for seed in range(max(variant.seeds for variant in VARIANTS)):
         for variant in (each for each in VARIANTS if seed < each.seeds):
-            done = variant.record(arguments.folder, seed)
-            if not done.exists():
+            record = variant.record(arguments.folder, seed)
+            cell = finished(record, steps=arguments.steps, tests=arguments.tests)
+            if cell is None:
                 print(f"{variant.name}, seed {seed}", flush=True)
                 cell = train_and_measure(
                     variant,
@@ -294,9 +321,9 @@ def main() -> None:
                     steps=arguments.steps,
                     tests=arguments.tests,
                 )
-                done.write_text(json.dumps(cell) + "\n")
-            cells.append(json.loads(done.read_text()))
-            write(cells)
+                keep(record, cell)
+            cells.append(cell)
+            write(cells, arguments.results)
 
 
 if __name__ == "__main__":
