@@ -64,6 +64,8 @@ REQUIRED = {
 }
 KEPT = 0.9
 
+MODEL, VIDEOS, NAME = "glus-tiny", 100, "demo_quality"
+
 
 class PerfectMasks:
     """A segmenter that knows the truth, and says it as coarsely as a network whose mask logits have `grid` cells."""
@@ -135,14 +137,29 @@ def run(options: argparse.Namespace, segmenters: Mapping[str | None, Segmenter],
     return rows
 
 
+def command(options: argparse.Namespace) -> str:
+    """What measures the same again, but for folders."""
+    words = ["python -m benchmarks.demo_quality"]
+    if options.model != MODEL:
+        words.append(f"--model {options.model}")
+    if options.videos != VIDEOS:
+        words.append(f"--videos {options.videos}")
+    if options.settings != [*CONFIGS]:
+        words += ["--settings", *(f'"{setting}"' for setting in options.settings)]
+    if tuple(options.clip_views) != CLIP_VIEWS:
+        words += ["--clip-views", *options.clip_views]
+    if options.name != NAME:
+        words.append(f"--name {options.name}")
+    return " ".join(words)
+
+
 def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
     """The figures as Markdown."""
     names = FIGURES
     lines = [
         f"# {options.model} on unseen demo videos",
         "",
-        f"`python -m benchmarks.demo_quality`; the first {options.videos} test videos; {options.device}, "
-        f"{processor()}.",
+        f"`{command(options)}`; the first {options.videos} test videos; {options.device}, {processor()}.",
         "J&F per kind of expression, mean over expressions, ± its standard error; N-acc and T-acc: how many "
         "expressions without and with a target the model tells as such. All in percent; CPU time covers "
         "drawing, segmenting and scoring.",
@@ -199,15 +216,15 @@ def as_json(rows: Sequence[Row], options: argparse.Namespace, digest: str) -> di
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="glus-tiny", choices=[*MODELS])
+    parser.add_argument("--model", default=MODEL, choices=[*MODELS])
     parser.add_argument("--checkpoint", type=Path, help="a folder to measure instead of the model's own")
-    parser.add_argument("--videos", type=int, default=100, help="how many test videos (default: 100)")
+    parser.add_argument("--videos", type=int, default=VIDEOS, help="how many test videos (default: %(default)s)")
     parser.add_argument("--settings", nargs="+", choices=[*CONFIGS], default=[*CONFIGS], help="default: all")
     parser.add_argument("--clip-views", nargs="*", default=CLIP_VIEWS, help="default: both; none: the model's own")
     parser.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the tables go (default: {RESULTS})")
-    parser.add_argument("--name", default="demo_quality", help="of the tables (default: demo_quality)")
+    parser.add_argument("--name", default=NAME, help="of the tables (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="a PNG of the best and worst expressions")
     parser.add_argument("--card", action="store_true", help="write the checkpoint's quality.json, nothing else")
     options = parser.parse_args()
