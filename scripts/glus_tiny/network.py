@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig
 
 from fiftyone_refvos.models.glus.config import ARCHITECTURE, GlusConfig
 from fiftyone_refvos.models.glus.network import GlusNetwork
-from fiftyone_refvos.models.glus.saving import write_weights
+from fiftyone_refvos.models.glus.saving import new_folder, write_weights
 from fiftyone_refvos.models.glus.weights import set_memory_gamma
 from scripts.glus_tiny.tokenizer import ADDED, VOCABULARY, write_tokenizer
 
@@ -78,15 +78,15 @@ _DEEPER_AFTER, _MORE_LAYERS = 3, 3
 
 def write_start(folder: Path, seed: int) -> None:
     """Writes a checkpoint with random weights: config.json, tokenizer, weights, and `clip/`."""
-    folder.mkdir(parents=True)
-    write_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    torch.manual_seed(seed)
-    network = GlusNetwork(GlusConfig.read(folder), CLIPVisionConfig(**CLIP))
-    set_memory_gamma(network, MEMORY_GAMMA)
-    write_weights(network.state_dict(), folder)
-    config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", **CLIP}
-    (folder / "clip" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with new_folder(folder) as part:
+        write_tokenizer(part)
+        (part / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
+        torch.manual_seed(seed)
+        network = GlusNetwork(GlusConfig.read(part), CLIPVisionConfig(**CLIP))
+        set_memory_gamma(network, MEMORY_GAMMA)
+        write_weights(network.state_dict(), part)
+        config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", **CLIP}
+        (part / "clip" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def deeper(glus: GlusNetwork) -> GlusNetwork:

@@ -127,7 +127,8 @@ class StatementLearner(Forgetful):
         videos: to draw clips of
         batch_size: clips per pass
         statements: most of a clip
-        context_frames: from segments of the whole video; none for statements that one frame can tell
+        context_frames: from segments of the whole video, half as many as later stages see; none for statements
+            that one frame can tell
     """
 
     def __init__(
