@@ -103,6 +103,14 @@ def test_demo_of_what_is_no_video_leaves_no_dataset(tmp_path: Path, fiftyone_hom
     fo.delete_dataset("refvos-clip")
 
 
+def test_demo_masks_the_objects_that_are_meant_in_generated_videos(fiftyone_home, capsys) -> None:
+    assert main(["demo", "--videos", "1"]) == 0
+    assert "The dataset 'refvos-demo-1' now holds" in capsys.readouterr().out
+    dataset = fo.load_dataset("refvos-demo-1")
+    assert rv.evaluate(dataset, "glus_tiny", eval_key="demo").metrics()["J&F"] > 0.75
+    dataset.delete()
+
+
 def test_segment_video_takes_an_image_folder(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number in range(3):
