@@ -4,7 +4,7 @@ The joined parts of the recipe of glus-tiny are trained on single frames once; e
 same number of steps, and is measured on the same unseen demo videos. The row with key frames (KFS)
 trains nothing: it takes the networks of the row before, and starts in the frames that kfs-tiny chooses. A finished
 cell is kept in the folder; a killed run goes on at its last checkpoint, and the table says which cells are missing.
-A folder is of one number of steps and of test videos.
+A folder is of one start, one selector, one number of steps and of test videos.
 
     python -m scripts.glus_tiny RECIPE
     python -m benchmarks.ablation FOLDER --parts RECIPE/joined --videos RECIPE/videos
@@ -32,6 +32,7 @@ from accelerate import PartialState
 from benchmarks.machine import processor
 from fiftyone_refvos.demo.expressions import KINDS
 from fiftyone_refvos.demo.quality import measure
+from fiftyone_refvos.demo.quality_card import weights_digest
 from fiftyone_refvos.demo.rendered import RenderedVideos
 from fiftyone_refvos.masklet import Expression, FrameResult
 from fiftyone_refvos.models.glus.config import GlusConfig, GlusInference
@@ -53,6 +54,7 @@ RESULTS = Path(__file__).parent / "results"
 STEPS = 120
 TEST_VIDEOS = 20
 FRAME_STEPS = 600
+SELECTOR = SHIPPED / "kfs-tiny"
 
 _WITH_KEY_FRAMES = " + KFS"
 _SAMPLING = SamplingConfig(context_frames=4, expressions=8, wording="inference", no_target=True)
@@ -175,6 +177,18 @@ def _train(learner: GlusLearner, config: TrainingConfig, folder: Path) -> None:
         raise SystemExit("stopped: run the same command again to go on")
 
 
+def setting_of(variant: Variant, seed: int, *, start: Path, steps: int, tests: int) -> dict[str, Any]:
+    """What a cell is of; cells with the same setting are the same but for the machine."""
+    return {
+        "variant": variant.name,
+        "seed": seed,
+        "steps": steps,
+        "videos": tests,
+        "start": weights_digest(start),
+        "selector": weights_digest(SELECTOR) if variant.key_frames else None,
+    }
+
+
 def train_and_measure(
     variant: Variant, seed: int, *, folder: Path, start: Path, videos: Path, steps: int, tests: int
 ) -> dict[str, Any]:
@@ -185,15 +199,12 @@ def train_and_measure(
     _train(GlusLearner(network, tokenizer, config, [RenderedVideos(videos)], [1.0]), config, folder)
     trained = time.perf_counter() - began
     glus = GlusSegmenter(network.requires_grad_(False).eval(), tokenizer, GlusInference())
-    segmenter = FromKeyFrames(glus, load_selector(SHIPPED / "kfs-tiny")) if variant.key_frames else glus
+    segmenter = FromKeyFrames(glus, load_selector(SELECTOR)) if variant.key_frames else glus
     quality = measure(segmenter, split="test", num_videos=tests)
     values = {kind: quality.kind(kind).mean for kind in KINDS if kind != "no_target"}
     found = [row.JF for row in quality.rows if row.has_target]
     return {
-        "variant": variant.name,
-        "seed": seed,
-        "steps": steps,
-        "videos": tests,
+        **setting_of(variant, seed, start=start, steps=steps, tests=tests),
         "J&F": float(np.mean(found)),
         **values,
         "N-acc": quality.n_acc.mean,
@@ -247,20 +258,18 @@ def _mean(values: Sequence[float], *, sign: str = "") -> str:
     return f"{np.mean(known):{sign}.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
 
 
-def finished(record: Path, *, steps: int, tests: int) -> dict[str, Any] | None:
+def finished(record: Path, setting: Mapping[str, Any]) -> dict[str, Any] | None:
     """A cell that was measured before, None if it was not.
 
     Raises:
-        SystemExit: for one of another number of steps or videos, which no table should mix
+        SystemExit: for one of another setting, which no table should mix
     """
     if not record.exists():
         return None
     cell: dict[str, Any] = json.loads(record.read_text())
-    if (cell["steps"], cell["videos"]) != (steps, tests):
-        raise SystemExit(
-            f"{record} is of {cell['steps']} steps and {cell['videos']} test videos, not of {steps} and {tests}: "
-            f"take another folder, or --steps {cell['steps']} --tests {cell['videos']}"
-        )
+    for name, value in setting.items():
+        if cell.get(name) != value:
+            raise SystemExit(f"{record}: {name} was {cell.get(name)!r}, and is {value!r}: choose another folder")
     return cell
 
 
@@ -273,7 +282,7 @@ def keep(record: Path, cell: Mapping[str, Any]) -> None:
 
 def write(cells: Sequence[dict[str, Any]], results: Path) -> None:
     """Writes the results as they are now."""
-    results.mkdir(exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     result = {"threads": torch.get_num_threads(), "cells": list(cells)}
     (results / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
     sizes = {(cell["steps"], cell["videos"]) for cell in cells}
@@ -309,7 +318,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in range(max(variant.seeds for variant in VARIANTS)):
         for variant in (each for each in VARIANTS if seed < each.seeds):
             record = variant.record(arguments.folder, seed)
-            cell = finished(record, steps=arguments.steps, tests=arguments.tests)
+            sizes = {"steps": arguments.steps, "tests": arguments.tests}
+            cell = finished(record, setting_of(variant, seed, start=start, **sizes))
             if cell is None:
                 print(f"{variant.name}, seed {seed}", flush=True)
                 cell = train_and_measure(
@@ -318,8 +328,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     folder=variant.folder(arguments.folder, seed),
                     start=start,
                     videos=arguments.videos,
-                    steps=arguments.steps,
-                    tests=arguments.tests,
+                    **sizes,
                 )
                 keep(record, cell)
             cells.append(cell)

@@ -64,7 +64,7 @@ REQUIRED = {
 }
 KEPT = 0.9
 
-MODEL, VIDEOS, NAME = "glus-tiny", 100, "demo_quality"
+MODEL, VIDEOS, DEVICE, NAME = "glus-tiny", 100, "cpu", "demo_quality"
 
 
 class PerfectMasks:
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace, segmenters: Mapping[str | None, Segmenter],
 
 
 def command(options: argparse.Namespace) -> str:
-    """What measures the same again, but for folders."""
+    """What measures the same again; folders are not named."""
     words = ["python -m benchmarks.demo_quality"]
     if options.model != MODEL:
         words.append(f"--model {options.model}")
@@ -148,6 +148,10 @@ def command(options: argparse.Namespace) -> str:
         words += ["--settings", *(f'"{setting}"' for setting in options.settings)]
     if tuple(options.clip_views) != CLIP_VIEWS:
         words += ["--clip-views", *options.clip_views]
+    if options.checkpoint is not None:
+        words.append("--checkpoint FOLDER")
+    if options.device != DEVICE:
+        words.append(f"--device {options.device}")
     if options.name != NAME:
         words.append(f"--name {options.name}")
     return " ".join(words)
@@ -214,20 +218,20 @@ def as_json(rows: Sequence[Row], options: argparse.Namespace, digest: str) -> di
     }
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL, choices=[*MODELS])
     parser.add_argument("--checkpoint", type=Path, help="a folder to measure instead of the model's own")
     parser.add_argument("--videos", type=int, default=VIDEOS, help="how many test videos (default: %(default)s)")
     parser.add_argument("--settings", nargs="+", choices=[*CONFIGS], default=[*CONFIGS], help="default: all")
     parser.add_argument("--clip-views", nargs="*", default=CLIP_VIEWS, help="default: both; none: the model's own")
-    parser.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
+    parser.add_argument("--device", default=DEVICE, help="where the model runs (default: %(default)s)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the tables go (default: {RESULTS})")
     parser.add_argument("--name", default=NAME, help="of the tables (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="a PNG of the best and worst expressions")
     parser.add_argument("--card", action="store_true", help="write the checkpoint's quality.json, nothing else")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.checkpoint is None and MODELS[options.model].source is not None:
         parser.error(f"{options.model} does not ship with the package: pass --checkpoint")
     return options

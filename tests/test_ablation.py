@@ -31,13 +31,17 @@ def test_a_stopped_ablation_goes_on_with_the_cells_that_are_missing(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = ablation.train_and_measure
-    trained: list[str] = []
+    trained: list[tuple[str, bool]] = []
 
     def measure(variant: Variant, seed: int, **options: Any) -> dict[str, Any]:
-        trained.append(f"{variant.name}, {seed}")
+        log = options["folder"] / "metrics.jsonl"
+        before = log.read_text() if log.exists() else None
+        trained.append((f"{variant.name}, {seed}", before is None))
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return measured(variant, seed, **options)
+        cell = measured(variant, seed, **options)
+        assert before in (None, log.read_text())
+        return cell
 
     monkeypatch.setattr(ablation, "train_and_measure", measure)
     with pytest.raises(KeyboardInterrupt):
@@ -45,7 +49,8 @@ def test_a_stopped_ablation_goes_on_with_the_cells_that_are_missing(
     assert "1 cells are missing." in (tmp_path / "results" / "ablation.md").read_text()
     first = json.loads((tmp_path / "results" / "ablation.json").read_text())["cells"]
     ablation.main(arguments)
-    assert trained == ["GLU, 0", "GLU + KFS, 0", "GLU, 1", "GLU, 1"]
+    # key frames are chosen for the network of the row before, of which nothing is trained again
+    assert trained == [("GLU, 0", True), ("GLU + KFS, 0", False), ("GLU, 1", True), ("GLU, 1", True)]
     cells = json.loads((tmp_path / "results" / "ablation.json").read_text())["cells"]
     assert cells[:2] == first
     assert [(cell["variant"], cell["seed"], cell["steps"], cell["videos"]) for cell in cells] == [
@@ -54,14 +59,9 @@ def test_a_stopped_ablation_goes_on_with_the_cells_that_are_missing(
         ("GLU", 1, 1, 1),
     ]
     assert "No cell is missing." in (tmp_path / "results" / "ablation.md").read_text()
-    # key frames are chosen for the network of the row before, of which nothing is trained again
-    assert sorted(path.name for path in (tmp_path / "cells").iterdir() if path.is_dir()) == [
-        "frames",
-        "glu-0",
-        "glu-1",
-    ]
 
-    with pytest.raises(
-        SystemExit, match=r"glu-0\.json is of 1 steps and 1 test videos, not of 2 and 1: take another"
-    ):
+    with pytest.raises(SystemExit, match=r"glu-0\.json: steps was 1, and is 2: choose another folder"):
         ablation.main([*arguments, "--steps", "2"])
+    monkeypatch.setattr(ablation, "SELECTOR", SHIPPED / "glus-tiny")
+    with pytest.raises(SystemExit, match=r"glu-kfs-0\.json: selector was '\w+', and is '\w+': choose another folder"):
+        ablation.main(arguments)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from typing import Any
 
 import pytest
 
 from benchmarks.demo_quality import BASE as NORMAL
-from benchmarks.demo_quality import KEPT, REQUIRED, RESULTS
+from benchmarks.demo_quality import KEPT, REQUIRED, RESULTS, command, parse
 from fiftyone_refvos.demo.quality_card import weights_digest
 from fiftyone_refvos.models.registry import SHIPPED, shipped_size
 
@@ -49,3 +51,16 @@ def test_other_resolutions_and_longer_videos_keep_it(name: str) -> None:
     base = found.pop(NORMAL)
     assert len(found) == 3
     assert all(each[name] >= KEPT * base[name] for each in found.values())
+
+
+@pytest.mark.parametrize("name", ["demo_quality", "demo_quality_settings", "sa2va_quality"])
+def test_tables_name_the_command_that_measured_them(name: str) -> None:
+    said = re.findall(r"`(python -m .*?)`", (RESULTS / f"{name}.md").read_text(encoding="utf-8"))[0]
+    options = parse(shlex.split(said)[3:])
+    assert command(options) == said
+    results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert options.name == name
+    assert options.videos == len({each["video"] for each in results["expressions"]})
+    assert options.settings == list(dict.fromkeys(row["frames"] for row in results["rows"]))
+    views = [*(options.clip_views or [None]), "perfect masks"]
+    assert views == list(dict.fromkeys(row["clip_view"] for row in results["rows"]))

@@ -151,6 +151,14 @@ def test_several_views_with_settings_of_their_own(demo, tmp_path):
         rv.train(views, folder=tmp_path / "other", config=config, rates={"plain": 1})
 
 
+def test_the_command_learns_expressions_that_mean_nothing(demo, tmp_path, capsys):
+    arguments = ["train", demo.name, str(tmp_path), "--steps", "1", "--batch-size", "1", "--accumulation", "1"]
+    assert main([*arguments, "--no-target"]) == 0
+    assert "without a target" not in capsys.readouterr().out
+    assert main(arguments) == 1
+    assert "another" in capsys.readouterr().err
+
+
 # --- a second call ---
 
 

@@ -289,7 +289,9 @@ def test_two_processes_train_glus_on_the_mean_of_their_gradients(tmp_path: Path)
     assert first == second
     # a softmax does not see the bias of its keys: its gradient is rounding, of which AdamW makes steps like any
     # other; so it does of the smallest gradients of lora_A, which lora_B's zeros hold back at first
-    assert max(off for name, off in first["off"].items() if not name.endswith("k_proj.bias")) < 1e-3
+    off = {name: value for name, value in first["off"].items() if not name.endswith("k_proj.bias")}
+    assert max(value for name, value in off.items() if "lora_A" not in name) < 1e-4
+    assert max(off.values()) < 1e-3
     assert sorted(first["off"]) == sorted(first["moved"])
     for part in ("lora_A", "lora_B", "lm_head.", "projector.", "seg_projection.", "sam_mask_decoder.transformer."):
         assert any(part in name for name in first["moved"]), part

@@ -93,10 +93,12 @@ def test_objects_are_found_by_the_ids_that_an_expression_names(demo):
 def test_masklets_of_a_model_are_targets_too(demo):
     sample = demo.first()
     expressions = fields.read_expressions(sample)
-    here, nowhere = expressions[0], expressions[1]
+    without = {label.expression_id for label in sample.expressions.detections if label.no_target}
+    here, missed = [each for each in expressions if each.id not in without][:2]
+    (nothing,) = [each for each in expressions if each.id in without]
     written = [
         masklet(boxes([(5, t) for t in range(8)], (96, 160)), expression=here),
-        masklet(np.zeros((8, 1, 96, 160), bool), expression=nowhere),
+        *(masklet(np.zeros((8, 1, 96, 160), bool), expression=each) for each in (missed, nothing)),
     ]
     fields.write_masklets(sample, "model", written)
     source = ViewSource(demo, masklets_field="model")
@@ -104,9 +106,10 @@ def test_masklets_of_a_model_are_targets_too(demo):
     video = source.video(0)
     np.testing.assert_array_equal(video.targets(video.expressions, 7)[0], written[0].union(7))
     both = ViewSource(demo.limit(1), masklets_field="model", no_target=True)
-    assert [(e.id, e.object_ids) for e in both.video(0).expressions] == [(here.id, ("1",)), (nowhere.id, ())]
+    assert [(e.id, e.object_ids) for e in both.video(0).expressions] == [(here.id, ("1",)), (nothing.id, ())]
     assert not both.video(0).targets(both.video(0).expressions[1:], 0).any()
-    assert both.report.unknown == len(expressions) - 2  # the model has not looked for them
+    # what was missed is no example of what is not there, and the model has not looked for the others
+    assert (both.report.no_target, both.report.unknown) == (0, len(expressions) - 2)
 
 
 def test_frames_and_their_names_are_those_of_the_exact_images(dataset, tmp_path):
@@ -164,6 +167,9 @@ def test_pseudo_labels_gate_frames(clips):
     assert {expression.frames for expression in late.expressions} == {frozenset(range(4))}
     assert len(source) == 2
     assert source.report.low_iou >= 1
+    without = {label.expression_id for label in dataset.first().expressions.detections if label.no_target}
+    both = ViewSource(dataset, masklets_field="model", min_iou=0.9, no_target=True).video(0)
+    assert {each.id for each in both.expressions if not each.object_ids} == without
     everything = ViewSource(dataset, masklets_field="model")
     assert everything.report.low_iou == 0
     assert everything.report.num_expressions > source.report.num_expressions

@@ -85,7 +85,7 @@ def read_sample(
     annotated = frozenset(number - 1 for number in numbers if number <= count)
     labels = labels_by_id(place, expressions_field)
     wanted = {each.id: labels[each.id] for each in read_expressions(sample, expressions_field)}
-    by_model = _is_of_model(place, field, expressions_field)
+    by_model = is_of_model(place.dataset, field, expressions_field)
     shown_ids = shown.detection_ids if shown else None
     found = read_objects(sample, field, source.size, detection_ids=shown_ids, exact=exact)
     tracks = _named([track for track in found if not track.expression_ids or track.expression_ids & wanted.keys()])
@@ -121,9 +121,9 @@ def read_sample(
     return Exported(record, Annotations(source.size, ordered, annotated, void, foreground), stems)
 
 
-def _is_of_model(place: Place, field: str, expressions_field: str) -> bool:
+def is_of_model(dataset: fo.Dataset, field: str, expressions_field: str) -> bool:
     """Whether a model, or an import of its predictions, wrote the field, so that objects are numbered anew in it."""
-    return place.dataset.get_field(f"{label_path(place.dataset, expressions_field)}.{field}_score") is not None
+    return dataset.get_field(f"{label_path(dataset, expressions_field)}.{field}_score") is not None
 
 
 def _named(tracks: list[ObjectTrack]) -> dict[str, ObjectTrack]:

@@ -70,6 +70,12 @@ def expression_facts(
     }
 
 
+def expressions_without_target(sample: fo.Sample, expressions_field: str = EXPRESSIONS) -> set[str]:
+    """The ids of those expressions of a video of which the dataset says that they have no target."""
+    labels = labels_by_id(locate(sample), expressions_field)
+    return {id_ for id_, label in labels.items() if _means_nothing(label)}
+
+
 def _means_nothing(label: RawLabel) -> bool:
     """Whether the dataset says of an expression that it has no target."""
     return label.get("no_target") is True or label.get("object_ids") == []

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fiftyone_refvos.datasets.records import ExpressionRecord
-from fiftyone_refvos.exports.reading import read_sample
+from fiftyone_refvos.exports.reading import is_of_model, read_sample
 from fiftyone_refvos.exports.records import Exported
 from fiftyone_refvos.fields import EXPRESSIONS, FieldError, frame_source, read_expressions
 from fiftyone_refvos.fields.samples import root_dataset
 from fiftyone_refvos.fields.scores import (
     check_expressions_field,
     check_masklet_field,
+    expressions_without_target,
     read_frame_scores,
     shown_frames,
 )
@@ -43,7 +44,8 @@ class ViewReport:
         short_videos: videos with fewer than 4 frames
         empty_videos: longer ones without an expression that can be used
         no_target: expressions without an object, which are used only where the recipe has such rows
-        unknown: expressions of which nobody has said what they mean, as typed ones that were not segmented
+        unknown: expressions of which nobody has said what they mean, as typed ones that were not segmented, and
+            those for which a model found nothing, unless the dataset says that there is nothing
         unannotated: expressions without enough annotated frames in a row for a query
         low_iou: expressions without enough frames in a row whose IoU reaches `min_iou`
     """
@@ -99,7 +101,8 @@ class ViewSource:
         min_iou: query frames are only those whose masks carry an `iou` of at least this much, as
             `fiftyone_refvos.make_pseudo_labels` writes it. It gates frames and not whole expressions: a masklet that
             loses its object halfway is still right in its first half
-        no_target: whether expressions without a target are used, too, as `SamplingConfig.no_target` says
+        no_target: whether expressions without a target are used, too, as `SamplingConfig.no_target` says; of a
+            model those for which it rightly found nothing, whatever `min_iou`: there is no mask to carry an IoU
         query_frames: consecutive frames of a query, as `SamplingConfig.query_frames` says
         progress: called after every video
 
@@ -130,6 +133,7 @@ class ViewSource:
         self._fields = (masklets_field, expressions_field)
         self._min_iou = min_iou
         self._no_target = no_target
+        self._by_model = is_of_model(dataset, masklets_field, expressions_field)
         self._query_frames = query_frames
         self._whole = isinstance(view, fo.Dataset)
         self._frame_sets: dict[frozenset[int], frozenset[int]] = {}  # most expressions have the same
@@ -183,6 +187,11 @@ class ViewSource:
         wanted = {expression.id for expression in read_expressions(sample, expressions_field)}
         self.report.unknown += sum(record.id in wanted for record in exported.unknown)
         records = [record for record in exported.expressions if record.id in wanted]
+        if self._by_model and self._no_target:
+            nothing = expressions_without_target(sample, expressions_field)
+            missed = {record.id for record in records if record.object_ids == () and record.id not in nothing}
+            self.report.unknown += len(missed)
+            records = [record for record in records if record.id not in missed]
         found = [self._usable(exported, record, shown, ious) for record in records]
         expressions = [usable for usable in found if usable is not None]
         if not expressions:
@@ -215,7 +224,7 @@ class ViewSource:
         if not has_run(frames, self._query_frames):
             self.report.unannotated += 1
             return None
-        if ious is not None and self._min_iou is not None:
+        if record.object_ids and ious is not None and self._min_iou is not None:
             frames = frozenset(t for t in frames if ious.get((record.id, t + 1), -1.0) >= self._min_iou)
             if not has_run(frames, self._query_frames):
                 self.report.low_iou += 1

@@ -23,6 +23,7 @@ from fiftyone_refvos.verify.report import CaseReport
 from fiftyone_refvos.verify.sa2va_case import (
     EMBEDDING,
     END_TO_END_PIXELS,
+    IOUS,
     LANGUAGE,
     MASK_LOGITS,
     MASK_PIXELS,
@@ -148,7 +149,7 @@ def _add_steps(case: Case, prefix: str, steps: list[TrackStep], row: int, num_ke
     low_res = torch.stack([each.low_res[row, 0] for each in masks])
     values = {f"low_res_logits_frame{n}": (each, MASK_LOGITS) for n, each in enumerate(low_res)} | {
         "low_res_logits_s4": (low_res[:, ::4, ::4], MASK_LOGITS),
-        "ious": (torch.stack([each.ious[row] for each in masks]), SAM),
+        "ious": (torch.stack([each.ious[row] for each in masks]), IOUS),
         "obj_ptr": (torch.stack([each.pointer[row] for each in masks]), SAM),
         "object_score_logits": (torch.stack([each.object_score[row] for each in masks]), SAM),
         "pred_1024_s32": (_square(case, low_res)[:, ::32, ::32], MASK_LOGITS),
@@ -181,7 +182,7 @@ def _check_consistent(case: Case, prefix: str, keys: dict[int, Frame]) -> None:
         prefix,
         {
             "key_low_res_logits_s4": (torch.stack([m.low_res[0, 0, ::4, ::4] for m in found]), MASK_LOGITS),
-            "key_ious": (torch.stack([m.ious[0] for m in found]), SAM),
+            "key_ious": (torch.stack([m.ious[0] for m in found]), IOUS),
         },
     )
     _add_followed(case, prefix, [followed[index] for index in rest])
@@ -200,7 +201,7 @@ def _add_followed(case: Case, prefix: str, followed: list[TrackedMasks]) -> None
     """Sa2VA-i: what the original SAM2 made of the frames that are no key frames, which a short video lacks."""
     values = {
         "track_low_res_logits_s4": ([m.low_res[0, 0, ::4, ::4] for m in followed], MASK_LOGITS),
-        "track_ious": ([m.ious[0] for m in followed], SAM),
+        "track_ious": ([m.ious[0] for m in followed], IOUS),
         "track_obj_ptr": ([m.pointer[0] for m in followed], SAM),
         "track_object_score_logits": ([m.object_score[0] for m in followed], SAM),
     }
@@ -235,7 +236,7 @@ def _check_image(case: Case, prefix: str, task: str) -> None:
         prefix,
         {
             "low_res_logits_s4": (low_res[:, ::4, ::4], MASK_LOGITS),
-            "ious": (masks.ious, SAM),
+            "ious": (masks.ious, IOUS),
             "obj_ptr": (masks.pointer, SAM),
             "object_score_logits": (masks.object_score, SAM),
             "pred_1024_s32": (_square(case, low_res)[:, ::32, ::32], MASK_LOGITS),

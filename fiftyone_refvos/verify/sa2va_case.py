@@ -27,9 +27,10 @@ from fiftyone_refvos.video import FolderFrames, Frame, open_frames_dir
 
 LANGUAGE = 1e-5  # visual tokens, embeddings, hidden states
 EMBEDDING = 1e-4  # prompt embeddings, and what SAM2 makes of equal pixels
-# What SAM2 makes of equal prompts, mask logits apart. Random weights amplify: with convolutions for another processor
-# presence scores change by up to 2.1e-3, and maps conditioned on memories, which are rounded to bfloat16, by 1.5e-3.
+# What SAM2 makes of equal prompts. Random weights amplify: with convolutions for another processor presence scores
+# change by up to 2.1e-3, object pointers by 1.1e-3, maps conditioned on memories, rounded to bfloat16, by 1.5e-3.
 SAM = 5e-3
+IOUS = 2e-3  # predicted ones, which change by up to 8e-4 so
 MASK_LOGITS = 5e-2
 MASK_PIXELS = 5e-4  # share of pixels, of a stage at its tolerance
 END_TO_END_PIXELS = 5e-3  # where masks of an earlier stage were thresholded, and for single images
