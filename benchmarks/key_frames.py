@@ -46,6 +46,7 @@ from fiftyone_refvos.pseudo_labels import frame_iou
 RESULTS = Path(__file__).parent / "results"
 RECORDS = Path(tempfile.gettempdir()) / "refvos-key-frames"
 FIRST, OURS = "first frame", "kfs-tiny"
+SIZES = {"sets": 3, "videos": 10}
 OTHERS = ("oracle", "confidence", "middle")
 FOR_MOTION = ("confidence", "middle")
 """Selectors from whose frames only expressions of motion are segmented."""
@@ -194,6 +195,10 @@ class Margin:
     gain: Estimate
     paired: Estimate
 
+    def plain(self) -> dict[str, Any]:
+        """The values for JSON."""
+        return asdict(self) | {"JF": _or_none(self.JF), "gain": self.gain.plain(), "paired": self.paired.plain()}
+
 
 def margin(rows: Sequence[Row], name: str) -> Margin:
     """The gain of a selector on some expressions."""
@@ -226,6 +231,17 @@ def over_trainings(rows: Sequence[Row], names: Sequence[str]) -> tuple[Estimate,
     return Estimate.of(gains), gains
 
 
+def command(options: argparse.Namespace) -> str:
+    """What measures the same again; folders are not named."""
+    words = ["python -m benchmarks.key_frames"]
+    if options.checkpoint != SHIPPED / OURS:
+        words.append("--checkpoint FOLDER")
+    if options.again:
+        words += ["--again", *(f"FOLDER/{each.name}" for each in options.again)]
+    given = {name: getattr(options, name) for name in SIZES}
+    return " ".join([*words, *(f"--{name} {value}" for name, value in given.items() if value != SIZES[name])])
+
+
 def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Namespace) -> str:
     """The figures as Markdown."""
     motion = [row for row in rows if row.kind == "motion"]
@@ -233,7 +249,7 @@ def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Names
     lines = [
         "# Key frames for glus-tiny",
         "",
-        f"`python -m benchmarks.key_frames`; test videos 0 to {options.sets * options.videos - 1} (240x426, 24 "
+        f"`{command(options)}`; test videos 0 to {options.sets * options.videos - 1} (240x426, 24 "
         f"frames) in {options.sets} sets of {options.videos}; {processor()}. J&F in percent, of expressions with a "
         "target. The margin over starting from the first frame is the mean over the sets of videos ± its standard "
         "error; in brackets the sets.",
@@ -284,7 +300,8 @@ def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Names
 
 
 def _gain(mean: Estimate, each: Sequence[float]) -> str:
-    return f"{100 * mean.mean:+.1f} ± {100 * mean.error:.1f} ({', '.join(f'{100 * value:+.1f}' for value in each)})"
+    error = "" if math.isnan(mean.error) else f" ± {100 * mean.error:.1f}"
+    return f"{100 * mean.mean:+.1f}{error} ({', '.join(f'{100 * value:+.1f}' for value in each)})"
 
 
 def _number(value: float) -> str:
@@ -299,14 +316,14 @@ def as_json(rows: Sequence[Row], trainings: Sequence[str], digests: Mapping[str,
     return {
         "weights": dict(digests),
         "processor": processor(),
-        "spearman": {name: rank(rows, name).spearman for name in trainings},
+        "spearman": {name: _or_none(rank(rows, name).spearman) for name in trainings},
         "spearman_videos": ours.num_videos,
         "margins": {
-            title: {name: asdict(margin(group, name)) for name in names}
+            title: {name: margin(group, name).plain() for name in names}
             for title, group, names in (("motion", motion, (*trainings, *OTHERS)), ("all", rows, of_all))
         },
         "trainings": {
-            title: asdict(over_trainings(group, trainings)[0]) for title, group in (("motion", motion), ("all", rows))
+            title: over_trainings(group, trainings)[0].plain() for title, group in (("motion", motion), ("all", rows))
         },
         "expressions": [_summary(row) for row in rows],
     }
@@ -316,8 +333,11 @@ def _summary(row: Row) -> dict[str, Any]:
     """An expression without the numbers of its frames."""
     ours = row.quality(OURS)
     kept = {name: value for name, value in asdict(row).items() if name not in ("ious", "scores")}
-    rank = None if math.isnan(ours.spearman) else ours.spearman
-    return kept | {"spread": ours.spread, "spearman": rank, "mean_iou": float(np.mean(row.ious))}
+    return kept | {"spread": ours.spread, "spearman": _or_none(ours.spearman), "mean_iou": float(np.mean(row.ious))}
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def main() -> None:
@@ -325,8 +345,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED / OURS, help="of the selector")
     parser.add_argument("--again", type=Path, nargs="*", default=[], help="checkpoints of other trainings of it")
-    parser.add_argument("--sets", type=int, default=3, help="of test videos (default: 3)")
-    parser.add_argument("--videos", type=int, default=10, help="of each set (default: 10)")
+    parser.add_argument("--sets", type=int, default=SIZES["sets"], help="of test videos (default: %(default)s)")
+    parser.add_argument("--videos", type=int, default=SIZES["videos"], help="of each set (default: %(default)s)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the tables go (default: {RESULTS})")
     parser.add_argument("--plots", type=Path, help="a folder for plots of score against true IoU")
@@ -344,7 +364,7 @@ def main() -> None:
     rows = run(options, segmenter, trainings, record)
     options.results.mkdir(parents=True, exist_ok=True)
     figures = as_json(rows, [*trainings], digests)
-    (options.results / "key_frames.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (options.results / "key_frames.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
     (options.results / "key_frames.md").write_text(table(rows, [*trainings], options))
     print(table(rows, [*trainings], options))
     if options.plots:

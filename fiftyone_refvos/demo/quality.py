@@ -69,6 +69,10 @@ class Estimate:
             error=float(array.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
         )
 
+    def plain(self) -> dict[str, float | None]:
+        """The values for JSON, which has no NaN: None instead."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class DemoQuality:
@@ -111,21 +115,17 @@ class DemoQuality:
     def summary(self) -> dict[str, Any]:
         """The figures as plain values for JSON, fractions between 0 and 1; None instead of NaN."""
         kinds = {
-            kind: {measure: _plain(self.kind(kind, measure)) for measure in ("J", "F", "JF")}
+            kind: {measure: self.kind(kind, measure).plain() for measure in ("J", "F", "JF")}
             for kind in KINDS
             if self.kind(kind).count
         }
         return {
             "videos": self.num_videos,
             "kinds": kinds,
-            "N-acc": _plain(self.n_acc),
-            "T-acc": _plain(self.t_acc),
+            "N-acc": self.n_acc.plain(),
+            "T-acc": self.t_acc.plain(),
             "cpu_seconds_per_video": round(self.seconds / max(self.num_videos, 1), 3),
         }
-
-
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in asdict(estimate).items()}
 
 
 def measure(
