@@ -36,11 +36,8 @@ _SIZES = (
     "eos_token_id",
     "pad_token_id",
 )
-RATES = (
-    16,
-    2,
-    0.5,
-)  # of 64 patches, as many as glus-tiny has tokens, then 2, then half of these: 19 tokens per image
+RATES = (16, 2, 0.5)
+"""Clusters of 64 patches: 16, as many as glus-tiny has tokens, then 2, then half of these; 19 tokens per image."""
 
 
 def entries(glus: dict[str, Any]) -> dict[str, Any]:

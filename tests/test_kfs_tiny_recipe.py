@@ -100,8 +100,8 @@ def test_sight_knows_pixels_and_gaps_of_objects() -> None:
     assert np.isinf(sight.gaps[:, [0, 1], [0, 1]]).all()
     np.testing.assert_allclose(sight.room([0])[:, 0], [0.85, 0.3, 0.05, 0.05, 1])
     np.testing.assert_array_equal(sight.room([0, 1]), np.ones((5, 2)))  # what is meant does not stand in its own way
-    np.testing.assert_allclose(sight.clearness()[:, 1, 0], [1, 1, 1, 0.5, np.nan])
-    np.testing.assert_allclose(sight.clearness()[:, 1, 1], [0.85, 0.3, 0.05, 0.05, np.nan])
+    np.testing.assert_allclose(sight.clearness[:, 1, 0], [1, 1, 1, 0.5, np.nan])
+    np.testing.assert_allclose(sight.clearness[:, 1, 1], [0.85, 0.3, 0.05, 0.05, np.nan])
 
 
 def test_what_is_seen_falls_with_pixels_that_are_covered_and_with_objects_that_are_near() -> None:
@@ -150,6 +150,7 @@ def test_tokens_are_taught_what_the_mean_of_four_patches_said_and_how_clearly_ob
         groups = network.clip_features(batch.pixels).unflatten(1, (16, 4))
         means = groups.mean(2, keepdim=True)
         assert float(before["same"]) == pytest.approx(float((groups - means).square().mean() / means.var()), rel=1e-4)
+    teacher = {name: t.clone() for name, t in learner.network.state_dict().items() if name.startswith("teacher.")}
     optimizer = torch.optim.AdamW(learner.network.parameters(), lr=2e-4)
     for _ in range(15):
         optimizer.zero_grad()
@@ -159,6 +160,27 @@ def test_tokens_are_taught_what_the_mean_of_four_patches_said_and_how_clearly_ob
         after = learner.losses(batch, np.random.default_rng(0))
     assert after["same"] < 0.8 * before["same"]
     assert after["clear"] < 0.8 * before["clear"]
+    assert teacher
+    assert all(torch.equal(learner.network.state_dict()[name], t) for name, t in teacher.items())
+
+
+def test_tokens_know_the_objects_whose_middle_is_theirs_also_in_a_mirror(
+    tmp_path: Path, videos: RenderedVideos
+) -> None:
+    write_base(tmp_path / "base", GLUS_TINY)
+    network = load_trainee(tmp_path / "base", tmp_path / "base" / "clip").network
+    learner = TokenLearner(network, videos, batch_size=1)
+    video, mirrored = videos.video(0), videos.video(1)
+    sight, frame = Sight.of(video), 5
+    clear = learner.clearness(video, frame)
+    there = {tuple(row) for row in clear.reshape(-1, 2).tolist() if not np.isnan(row[0])}
+    assert there == {tuple(row) for row in sight.clearness[frame].tolist() if not np.isnan(row[0])}
+    for number in np.flatnonzero(sight.areas[frame]):
+        y, x = (int(each.mean()) for each in np.nonzero(video.labels[frame] == number + 1))
+        token = y * 8 // SIDE * 2 + x * 2 // SIDE  # 8 rows of 2
+        assert sight.clearness[frame, number].tolist() in clear[token].tolist()
+    swapped = np.sort(learner.clearness(mirrored, frame).reshape(8, 2, -1)[:, ::-1], axis=2)
+    np.testing.assert_array_equal(swapped, np.sort(clear.reshape(8, 2, -1), axis=2))
 
 
 def test_expressions_with_an_order_to_find_are_drawn_more_often(videos: RenderedVideos) -> None:
@@ -201,6 +223,8 @@ def test_every_stage_runs_and_the_result_loads_and_scores(folder: Path, monkeypa
     )
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name].half(), after[name].half())}
     assert changed == {"projector", "llama", "score_head"}
+    base = load_trainee(folder / "base", folder / "base" / "clip").network.state_dict()
+    assert any(not torch.equal(base[name].half(), after[name].half()) for name in after if name.startswith("clip."))
     scores = load_selector(packed, device="cpu").score(noise_video(3), Expression("0", "the red star"))
     assert scores.shape == (3,)
     assert np.isfinite(scores).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,7 @@ class Sight:
         others = [number for number in range(self.areas.shape[1]) if number not in meant]
         return np.minimum(self.gaps[:, meant][:, :, others].min(2, initial=_ROOM), _ROOM) / _ROOM
 
+    @cached_property
     def clearness(self) -> NDArray[np.float32]:
         """How clearly each object can be seen: the share of its pixels, and its room; NaN where it cannot be seen.
 

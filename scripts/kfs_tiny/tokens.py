@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fiftyone_refvos.demo.rendered import RenderedVideos
+from fiftyone_refvos.demo.rendered import RenderedVideo, RenderedVideos
 from fiftyone_refvos.models.clip_tower import clip_processor, patch_features
 from fiftyone_refvos.models.glus.network import POOLING
 from fiftyone_refvos.models.selector.network import SelectorNetwork
@@ -71,11 +71,15 @@ class TokenLearner(Forgetful):
             video = self._videos.video(int(rng.integers(len(self._videos))))
             frame = int(rng.integers(len(video)))
             frames += video.read([frame])
-            who, _ = token_objects(middles(video, frame), self._tokens)
-            none = np.full((1, CLEARNESS), np.nan, np.float32)
-            clear.append(np.concatenate([self._seen.sight(video).clearness()[frame], none])[who])
+            clear.append(self.clearness(video, frame))
         pixels = self._processor(images=frames, return_tensors="pt")["pixel_values"]
         return Pictures(pixels, torch.from_numpy(np.stack(clear)))
+
+    def clearness(self, video: RenderedVideo, frame: int) -> NDArray[np.float32]:
+        """How clearly the objects of every token can be seen: `(tokens, SLOTS, CLEARNESS)`, NaN for no object."""
+        who, _ = token_objects(middles(video, frame), self._tokens)
+        none = np.full((1, CLEARNESS), np.nan, np.float32)
+        return np.concatenate([self._seen.sight(video).clearness[frame], none])[who]
 
     def losses(self, batch: Pictures, rng: np.random.Generator) -> Mapping[str, Tensor]:
         before = patch_features(self._teacher, batch.pixels, self._selector.config.clip_layer)
