@@ -38,6 +38,8 @@ _SIZES = (
 )
 RATES = (16, 2, 0.5)
 """Clusters of 64 patches: 16, as many as glus-tiny has tokens, then 2, then half of these; 19 tokens per image."""
+SMOOTHING = 1.0
+"""Frames over which scores are averaged: on held-out videos that ranks frames better."""
 
 
 def entries(glus: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def entries(glus: dict[str, Any]) -> dict[str, Any]:
         "config": {"use_cluster": True, **clustering},
         "clip_view": glus.get("clip_view", "center_crop"),
         "words": "glus",
+        "smoothing": SMOOTHING,
     }
     return {name: glus[name] for name in _SIZES if name in glus} | own
 

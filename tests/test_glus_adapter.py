@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -240,6 +241,11 @@ def test_a_folder_without_adapter(tmp_path):
         load(adapter=tmp_path)
     with pytest.raises(AdapterError, match=r"is no adapter: it is no folder"):
         load(adapter=tmp_path / "gone")
+
+
+def test_the_folder_of_a_training_names_the_adapter_in_it(saved):
+    with pytest.raises(AdapterError, match=re.escape(f"has no adapter.json; pass {saved / 'adapter'}")):
+        load(adapter=saved)
 
 
 def test_without_peft_the_command_is_named(saved, monkeypatch):

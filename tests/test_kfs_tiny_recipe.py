@@ -17,6 +17,7 @@ from fiftyone_refvos.models.selector.base import load_trainee
 from fiftyone_refvos.models.selector.config import SelectorInference
 from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
 from fiftyone_refvos.models.selector.loading import load_selector
+from fiftyone_refvos.models.selector.network import SelectorNetwork
 from scripts.glus_tiny.network import SIDE
 from scripts.kfs_tiny import stages as recipe_stages
 from scripts.kfs_tiny.labels import ORDER, choose, true_ious
@@ -133,12 +134,17 @@ def test_labels_of_what_is_seen_are_of_every_expression_with_objects_and_the_sam
                 assert max(labels[expression.id]) < 0.9
 
 
+def token_learner(folder: Path, videos: RenderedVideos, *, batch_size: int) -> tuple[SelectorNetwork, TokenLearner]:
+    """The base of kfs-tiny, and what trains its CLIP."""
+    write_base(folder / "base", GLUS_TINY)
+    network = load_trainee(folder / "base", folder / "base" / "clip").network
+    return network, TokenLearner(network, videos, batch_size=batch_size)
+
+
 def test_tokens_are_taught_what_the_mean_of_four_patches_said_and_how_clearly_objects_are_seen(
     tmp_path: Path, videos: RenderedVideos
 ) -> None:
-    write_base(tmp_path / "base", GLUS_TINY)
-    network = load_trainee(tmp_path / "base", tmp_path / "base" / "clip").network
-    learner = TokenLearner(network, videos, batch_size=6)
+    network, learner = token_learner(tmp_path, videos, batch_size=6)
     batch = learner.draw(np.random.default_rng(3))
     assert batch.clear.shape == (6, 16, 2, 2)
     known = batch.clear[~batch.clear.isnan()]
@@ -167,9 +173,7 @@ def test_tokens_are_taught_what_the_mean_of_four_patches_said_and_how_clearly_ob
 def test_tokens_know_the_objects_whose_middle_is_theirs_also_in_a_mirror(
     tmp_path: Path, videos: RenderedVideos
 ) -> None:
-    write_base(tmp_path / "base", GLUS_TINY)
-    network = load_trainee(tmp_path / "base", tmp_path / "base" / "clip").network
-    learner = TokenLearner(network, videos, batch_size=1)
+    _, learner = token_learner(tmp_path, videos, batch_size=1)
     video, mirrored = videos.video(0), videos.video(1)
     sight, frame = Sight.of(video), 5
     clear = learner.clearness(video, frame)

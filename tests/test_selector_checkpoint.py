@@ -99,6 +99,8 @@ def test_another_system_and_wrong_entries_are_named(checkpoint: Path) -> None:
     assert "use_cluster is off" in refusal(checkpoint)
     entries(config={"use_cluster": True, "spatial_cluster_rate0": 16})
     assert "lacks the entry 'spatial_cluster_rate1'" in refusal(checkpoint)
+    entries(smoothing=-1)
+    assert "smoothing is -1; it must be a number of frames of at least 0" in refusal(checkpoint)
     entries(words="chat")
     assert "words is 'chat'; choose one of ('published', 'glus')" in refusal(checkpoint)
     entries(mm_hidden_size=1024)

@@ -114,7 +114,28 @@ def test_seeded_noise_is_reproducible_whatever_the_batches(monkeypatch) -> None:
 
 
 def test_identity_names_what_scores_depend_on() -> None:
-    assert small_selector(token_batch=7).identity == {"max_images": 12, "noise_seed": None}
+    assert small_selector(token_batch=7).identity == {"max_images": 12, "noise_seed": None, "smoothing": 0.0}
+
+
+def test_smoothed_scores_are_averages_over_neighbouring_frames() -> None:
+    video = noise_video(5)
+    raw, smooth = (selector.score(video, DOG) for selector in (small_selector(), small_selector(smoothing=0.5)))
+    near, far = np.exp(-2), np.exp(-8)  # one frame and two frames away; a Gaussian of half a frame ends there
+    weights = np.array([far, near, 1, near, far]) / (1 + 2 * near + 2 * far)
+    padded = np.pad(raw, 2, mode="edge")
+    np.testing.assert_allclose(smooth, [padded[t : t + 5] @ weights for t in range(5)], rtol=1e-5)
+    assert smooth.dtype == np.float32
+    np.testing.assert_array_equal(small_selector(smoothing=0).score(video, DOG), raw)
+
+
+def test_smoothing_is_as_the_checkpoint_wants_unless_told_otherwise(tmp_path) -> None:
+    folder = write_selector(tmp_path / "selector", smoothing=0.5)
+    video, wanted = noise_video(5), small_selector(smoothing=0.5)
+    loaded = load_selector(folder, clip_path=TINY / "clip", device="cpu")
+    assert loaded.identity == wanted.identity
+    np.testing.assert_allclose(loaded.score(video, DOG), wanted.score(video, DOG), atol=1e-6)
+    told = load_selector(folder, clip_path=TINY / "clip", device="cpu", settings={"smoothing": 0})
+    np.testing.assert_allclose(told.score(video, DOG), small_selector().score(video, DOG), atol=1e-6)
 
 
 def test_nan_scores_name_the_expression(tmp_path) -> None:
@@ -142,7 +163,9 @@ def test_what_cannot_be_asked_is_refused_before_any_work() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_images": 1}, {"noise_seed": -1}, {"frame_batch": 0}, {"token_batch": True}]
+    "settings",
+    [{"max_images": 1}, {"noise_seed": -1}, {"frame_batch": 0}, {"token_batch": True}]
+    + [{"smoothing": value} for value in (-1, float("nan"), float("inf"), True, "1")],
 )
 def test_settings_out_of_range_are_named(settings: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):

@@ -28,7 +28,7 @@ from scripts.kfs_tiny.labels import label
 from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
-NUM_VIDEOS, NUM_FRESH = 1000, 400
+NUM_VIDEOS, NUM_FRESH = 1000, 1400
 GLUS_TINY = SHIPPED / "glus-tiny"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ RESOURCES = ("frame_batch", "token_batch")  # settings that no score depends on
 _RATES = ("spatial_cluster_rate0", "spatial_cluster_rate1", "spatial_cluster_rate2")
 
 
+def check_smoothing(value: Any) -> None:
+    """Raises a ValueError for what is no standard deviation in frames."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"smoothing is {value!r}; it must be a number of frames of at least 0")
+
+
 @dataclass(frozen=True)
 class SelectorInference:
     """How the selector is run; the defaults are those of the published evaluation, but for its noise.
@@ -28,6 +35,8 @@ class SelectorInference:
             the published program writes as 1
         noise_seed: the published program adds fresh random numbers below 1e-6 to the densities of clustering,
             whereby two runs can differ. None adds none; a seed adds them, drawn anew for each video
+        smoothing: scores are averaged over neighbouring frames, weighted by a Gaussian of this standard deviation
+            in frames. 0 leaves them as they are, as the published program does; None is what the checkpoint wants
         frame_batch: most frames that go through CLIP together
         token_batch: most positions that go through the language model together, next to a prompt's shared
             beginning; at least one prompt does
@@ -35,6 +44,7 @@ class SelectorInference:
 
     max_images: int = 12
     noise_seed: int | None = None
+    smoothing: float | None = None
     frame_batch: int = 8
     token_batch: int = 2048
 
@@ -46,6 +56,8 @@ class SelectorInference:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {bound}")
+        if self.smoothing is not None:
+            check_smoothing(self.smoothing)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class SelectorConfig:
         clip_view: what CLIP sees of a frame that is no square: published is the square in its middle, "squash" all
             of it
         words: how the selector is asked
+        smoothing: of its scores, unless told otherwise; see `SelectorInference`
     """
 
     llama: LlamaConfig
@@ -72,6 +85,7 @@ class SelectorConfig:
     vision_tower: str
     clip_view: ClipView = "center_crop"
     words: Words = "published"
+    smoothing: float = 0.0
 
     @classmethod
     def read(cls, folder: Path) -> SelectorConfig:
@@ -104,6 +118,8 @@ class SelectorConfig:
             words = config.get("words", "published")
             if words not in get_args(Words):
                 raise ValueError(f"words is {words!r}; choose one of {get_args(Words)}")
+            smoothing = config.get("smoothing", 0.0)
+            check_smoothing(smoothing)
             return cls(
                 llama=llama_config(config),
                 clip_width=int(config["mm_hidden_size"]),
@@ -113,6 +129,7 @@ class SelectorConfig:
                 vision_tower=str(config.get("mm_vision_tower") or config["vision_tower"]),
                 clip_view=view,
                 words=words,
+                smoothing=float(smoothing),
             )
         except KeyError as error:
             raise CheckpointError(f"{where}/config.json lacks the entry {error}") from error

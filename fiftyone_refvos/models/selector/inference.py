@@ -16,12 +16,14 @@ For a video of T frames and E expressions, in R = step classes, this module runs
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from fiftyone_refvos.masklet import Expression, FloatArray
@@ -193,7 +195,8 @@ class LanguageFrameSelector(FrameSelector):
 
     def __init__(self, network: SelectorNetwork, tokenizer: LlamaTokenizer, settings: SelectorInference) -> None:
         self.network = network
-        self.settings = settings
+        smoothing = network.config.smoothing if settings.smoothing is None else settings.smoothing
+        self.settings = replace(settings, smoothing=smoothing)
         self.prompts = PromptWriter(
             tokenizer,
             max_images=settings.max_images,
@@ -216,14 +219,21 @@ class LanguageFrameSelector(FrameSelector):
         return VideoScorer(self.network, self.prompts, self.settings, frames)
 
     def scores(self, frames: FrameSource, expressions: Sequence[Expression]) -> dict[str, FloatArray]:
-        """The scores `(T,)` of every frame per expression id; higher is better, and there are no bounds."""
+        """The scores `(T,)` of every frame per expression id; higher is better, and there are no bounds.
+
+        They are the answers' scores, smoothed over time as the settings say; the first and the last frame stand for
+        those that a video lacks.
+        """
         check_request(frames, expressions)
         for expression in expressions:
             self.check(expression)
         scores = {expression.id: np.empty(len(frames), dtype=np.float32) for expression in expressions}
         for answer in self.open(frames).answers(expressions):
             scores[answer.expression.id][answer.frame] = answer.score
-        return scores
+        if not self.settings.smoothing:
+            return scores
+        smooth = partial(gaussian_filter1d, sigma=self.settings.smoothing, mode="nearest")
+        return {id_: smooth(each) for id_, each in scores.items()}
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
