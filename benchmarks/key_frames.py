@@ -2,14 +2,14 @@
 
 Every video is segmented from its first frame; each selector then scores its frames, and the masks are made anew
 from the frame that it chose, in both directions. "oracle" chooses the frame with the best of the masks that were made
-from the first frame: the ceiling of what a selector of that kind can gain. kfs-tiny can be given in several
-trainings, which differ in their seed; its error bars are then over these, and over sets of test videos beside that.
+from the first frame: the ceiling of what a selector of that kind can gain. The trainings that kfs-tiny is the mean of
+can be measured beside it: error bars are then over these, and over sets of test videos beside that.
 
 Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
 holds the digests of all weights.
 
     python -m benchmarks.key_frames --plots plots
-    python -m benchmarks.key_frames --again FOLDER/kfs-tiny-1 FOLDER/kfs-tiny-2
+    python -m benchmarks.key_frames --trainings FOLDER/kfs-tiny-*
 
 writes benchmarks/results/key_frames.json and .md; the plots show score and true IoU of every expression.
 """
@@ -45,10 +45,10 @@ from fiftyone_refvos.pseudo_labels import frame_iou
 
 RESULTS = Path(__file__).parent / "results"
 RECORDS = Path(tempfile.gettempdir()) / "refvos-key-frames"
-FIRST, OURS = "first frame", "kfs-tiny"
+FIRST, OURS, RAW = "first frame", "kfs-tiny", "kfs-tiny, not smoothed"
 SIZES = {"sets": 3, "videos": 10}
-OTHERS = ("oracle", "confidence", "middle")
-FOR_MOTION = ("confidence", "middle")
+OTHERS = (RAW, "oracle", "confidence", "middle")
+FOR_MOTION = (RAW, "confidence", "middle")
 """Selectors from whose frames only expressions of motion are segmented."""
 
 REQUIRED = 0.5
@@ -95,14 +95,14 @@ def target_video(number: int) -> DemoVideo:
     return replace(video, expressions=tuple(each for each in video.expressions if each.object_ids))
 
 
-def measure(segmenter: Segmenter, trainings: Mapping[str, FrameSelector], set_number: int, number: int) -> list[Row]:
+def measure(segmenter: Segmenter, selectors: Mapping[str, FrameSelector], set_number: int, number: int) -> list[Row]:
     """Everything about the expressions of a video."""
     video = target_video(number)
     asked = [Expression(each.id, each.text) for each in video.expressions]
     plain = Masklet.collect(segmenter.segment(video, asked), asked)
     ious = true_ious(video, plain)
     scores: dict[str, Mapping[str, Any]] = {
-        **{name: selector.scores(video, asked) for name, selector in trainings.items()},
+        **{name: selector.scores(video, asked) for name, selector in selectors.items()},
         "oracle": {id_: np.array(values) for id_, values in ious.items()},
         "confidence": {each.expression.id: confidence(each) for each in plain},
         "middle": MiddleFrameSelector().scores(video, asked),
@@ -157,7 +157,7 @@ def confidence(masklet: Masklet) -> Any:
 
 
 def run(
-    options: argparse.Namespace, segmenter: Segmenter, trainings: Mapping[str, FrameSelector], record: Path
+    options: argparse.Namespace, segmenter: Segmenter, selectors: Mapping[str, FrameSelector], record: Path
 ) -> list[Row]:
     """Measures every video, or reads it from the record."""
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def run(
     for number in range(options.sets * options.videos):
         if number not in done:
             began = time.process_time()
-            measured = measure(segmenter, trainings, number // options.videos, number)
+            measured = measure(segmenter, selectors, number // options.videos, number)
             done[number] = [asdict(row) for row in measured]
             with record.open("a") as file:
                 file.write(json.dumps([number, done[number]]) + "\n")
@@ -215,6 +215,20 @@ def rank(rows: Iterable[Row], name: str = OURS) -> SelectorQuality:
     return SelectorQuality(name, "glus-tiny", tuple(row.quality(name) for row in rows))
 
 
+def check_mean(states: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """That the weights of the first network are the mean of those of the others, if there are any, in half precision.
+
+    Raises:
+        SystemExit: if they are not, because the table says so
+    """
+    ours, *others = states
+    for name in ours if others else ():
+        theirs = torch.stack([state[name] for state in others])
+        rounding = 1e-3 * float(theirs.abs().max())
+        if not torch.allclose(ours[name], theirs.mean(0), rtol=0, atol=rounding):
+            raise SystemExit(f"{name!r} of the checkpoint is not the mean of those of the {len(others)} trainings")
+
+
 def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """All expressions, and those of each kind, and those with an object that is out of sight in some frame."""
     found = {"all": list(rows)}
@@ -236,8 +250,8 @@ def command(options: argparse.Namespace) -> str:
     words = ["python -m benchmarks.key_frames"]
     if options.checkpoint != SHIPPED / OURS:
         words.append("--checkpoint FOLDER")
-    if options.again:
-        words += ["--again", *(f"FOLDER/{each.name}" for each in options.again)]
+    if options.trainings:
+        words += ["--trainings", *(f"FOLDER/{each.name}" for each in options.trainings)]
     given = {name: getattr(options, name) for name in SIZES}
     return " ".join([*words, *(f"--{name} {value}" for name, value in given.items() if value != SIZES[name])])
 
@@ -264,12 +278,13 @@ def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Names
             cells.append(f"{100 * found.JF:.1f}" if found else "–")
             cells.append(_gain(found.gain, found.by_set) if found and name != FIRST else "–")
         lines.append("| " + " | ".join(cells) + " |")
-    if len(trainings) > 1:
-        gains = [_gain(*over_trainings(group, trainings)) for group in (motion, rows)]
+    if alone := trainings[1:]:
+        gains = [_gain(*over_trainings(group, alone)) for group in (motion, rows)]
         lines += [
             "",
-            f"Margin of kfs-tiny over {len(trainings)} trainings with seeds of their own (± standard error over the "
-            f"trainings; in brackets each, over all expressions): motion {gains[0]}, all kinds {gains[1]}.",
+            f"kfs-tiny is the mean of the weights of {len(alone)} trainings with seeds of their own. Their margin (± "
+            f"standard error over them; in brackets each, over all expressions): motion {gains[0]}, all kinds "
+            f"{gains[1]}.",
         ]
     lines += [
         "",
@@ -323,7 +338,9 @@ def as_json(rows: Sequence[Row], trainings: Sequence[str], digests: Mapping[str,
             for title, group, names in (("motion", motion, (*trainings, *OTHERS)), ("all", rows, of_all))
         },
         "trainings": {
-            title: over_trainings(group, trainings)[0].plain() for title, group in (("motion", motion), ("all", rows))
+            title: over_trainings(group, trainings[1:])[0].plain()
+            for title, group in (("motion", motion), ("all", rows))
+            if trainings[1:]
         },
         "expressions": [_summary(row) for row in rows],
     }
@@ -344,7 +361,7 @@ def main() -> None:
     """Measures, prints, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED / OURS, help="of the selector")
-    parser.add_argument("--again", type=Path, nargs="*", default=[], help="checkpoints of other trainings of it")
+    parser.add_argument("--trainings", type=Path, nargs="*", default=[], help="checkpoints whose mean it is")
     parser.add_argument("--sets", type=int, default=SIZES["sets"], help="of test videos (default: %(default)s)")
     parser.add_argument("--videos", type=int, default=SIZES["videos"], help="of each set (default: %(default)s)")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"finished videos (default: {RECORDS})")
@@ -352,16 +369,16 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="a folder for plots of score against true IoU")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folders = {OURS: options.checkpoint} | {
-        f"{OURS}, training {number}": folder for number, folder in enumerate(options.again, 2)
-    }
+    folders = {OURS: options.checkpoint} | {folder.name: folder for folder in options.trainings}
     digests = {
         name: weights_digest(folder) for name, folder in {"glus-tiny": SHIPPED / "glus-tiny", **folders}.items()
     }
     record = options.records / ("_".join(each[:12] for each in digests.values()) + ".jsonl")
     segmenter = load_segmenter("glus-tiny", device="cpu", dtype="float32")
     trainings = {name: load_selector(folder, device="cpu", dtype="float32") for name, folder in folders.items()}
-    rows = run(options, segmenter, trainings, record)
+    check_mean([each.network.state_dict() for each in trainings.values()])
+    raw = load_selector(options.checkpoint, device="cpu", dtype="float32", settings={"smoothing": 0})
+    rows = run(options, segmenter, trainings | {RAW: raw}, record)
     options.results.mkdir(parents=True, exist_ok=True)
     figures = as_json(rows, [*trainings], digests)
     (options.results / "key_frames.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")

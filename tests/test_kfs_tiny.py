@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import fiftyone.zoo as foz
 import pytest
+import torch
 
-from benchmarks.key_frames import OURS, RESULTS, target_video
+from benchmarks.key_frames import OURS, RESULTS, check_mean, target_video
 from fiftyone_refvos.demo.quality import measure_video
 from fiftyone_refvos.demo.quality_card import weights_digest
 from fiftyone_refvos.masklet import Expression, Masklet
@@ -45,3 +46,11 @@ def test_key_frames_and_masks_of_a_test_video_are_those_of_the_committed_figures
     masklets = Masklet.collect(segmenter.segment(part, some, key_frames=where), some, key_frames=where)
     (measured,) = measure_video(part, 0, masklets)
     assert pytest.approx(rows[motion.id]["JF"][OURS], abs=0.01) == measured.JF
+
+
+def test_a_checkpoint_that_is_not_the_mean_of_the_trainings_is_refused() -> None:
+    first, second = ({"weight": torch.tensor(values)} for values in ([1.0, -2.0], [3.0, 2.0]))
+    check_mean([{"weight": torch.tensor([2.0, 0.001])}, first, second])
+    check_mean([first])  # nothing is said of a single one
+    with pytest.raises(SystemExit, match="'weight' of the checkpoint is not the mean of those of the 2 trainings"):
+        check_mean([{"weight": torch.tensor([2.0, 0.1])}, first, second])

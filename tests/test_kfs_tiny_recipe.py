@@ -19,6 +19,7 @@ from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
 from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.models.selector.network import SelectorNetwork
 from scripts.glus_tiny.network import SIDE
+from scripts.kfs_tiny import recipe
 from scripts.kfs_tiny import stages as recipe_stages
 from scripts.kfs_tiny.labels import ORDER, choose, true_ious
 from scripts.kfs_tiny.learner import ScoresLearner, draw_expressions
@@ -50,7 +51,7 @@ def test_scores_in_training_are_those_of_inference(tmp_path: Path, videos: Rende
     asked = [video.expressions[0], video.expressions[-1], video.expressions[4]]
     learner = ScoresLearner(trainee.network, trainee.tokenizer, source, clips=1, targets=2)
     batch = learner.batch(list(video.read(context)), [([1, 6], [3, 18], asked)], len(context))
-    selector = LanguageFrameSelector(trainee.network, trainee.tokenizer, SelectorInference())
+    selector = LanguageFrameSelector(trainee.network, trainee.tokenizer, SelectorInference(smoothing=0))
     with torch.no_grad():
         ours = learner.scores(batch)
     expected = selector.scores(video, [Expression(each.id, each.text) for each in asked])
@@ -211,22 +212,30 @@ def test_labels_are_the_iou_of_the_masks_and_zero_where_there_is_nothing(videos:
 
 def test_every_stage_runs_and_the_result_loads_and_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_stages, "HELD_OUT", 1)
-    short = [
-        replace(stage, config=replace(stage.config, steps=1, warmup_steps=0))
-        for stage in recipe_stages.stages(seed=0)
-    ]
-    packed = train(folder, num_videos=2, num_fresh=2, chain=short)
+    monkeypatch.setattr(recipe, "HELD_OUT", 1)
+
+    def short(seed: int) -> list[recipe_stages.Stage]:
+        return [
+            replace(stage, config=replace(stage.config, steps=1, warmup_steps=0))
+            for stage in recipe_stages.stages(seed)
+        ]
+
+    packed = train(folder, num_videos=2, num_fresh=2, seeds=(0, 1), chain=short)
     labels = sorted((folder / "labels").rglob("*.json"))
     assert {path.parent.name for path in labels} == {"12000", "12003"}
     assert len(labels) <= 2 * len(ORDER)
     assert all(len(json.loads(path.read_text())) == 24 for path in labels)
     assert label_files(folder / "labels")(RenderedVideos(folder / "fresh").video(1))  # mirrored: those of the video
     assert sum(path.stat().st_size for path in packed.rglob("*") if path.is_file()) < 15e6
-    before, after = (
-        load_selector(each, device="cpu").network.state_dict() for each in (folder / "seen-0" / "network", packed)
+    before, after, other, mean = (
+        load_selector(each, device="cpu", dtype="float32").network.state_dict()
+        for each in (folder / "seen-0" / "network", *(folder / f"ious-{seed}" / "network" for seed in (0, 1)), packed)
     )
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name].half(), after[name].half())}
     assert changed == {"projector", "llama", "score_head"}
+    for name in after:
+        torch.testing.assert_close(mean[name], (after[name] + other[name]) / 2, atol=1e-4, rtol=1e-3)
+    assert not torch.equal(after["score_head.0.weight"], other["score_head.0.weight"])
     base = load_trainee(folder / "base", folder / "base" / "clip").network.state_dict()
     assert any(not torch.equal(base[name].half(), after[name].half()) for name in after if name.startswith("clip."))
     scores = load_selector(packed, device="cpu").score(noise_video(3), Expression("0", "the red star"))

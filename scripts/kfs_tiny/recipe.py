@@ -8,7 +8,7 @@ and then the IoU of glus-tiny's masks in videos that glus-tiny was not trained o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from fiftyone_refvos.training.selector.validation import RankValidation
 from scripts.glus_tiny.network import SIDE
 from scripts.glus_tiny.recipe import NUM_VIDEOS as SEEN_BY_GLUS
 from scripts.kfs_tiny.labels import label
-from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, held_out, stages
+from scripts.kfs_tiny.stages import FRESH, HELD_OUT, LABELS, VIDEOS, Stage, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
 NUM_VIDEOS, NUM_FRESH = 1000, 1400
+SEEDS = (0, 1, 2)
 GLUS_TINY = SHIPPED / "glus-tiny"
 
 
@@ -37,8 +38,8 @@ def train(
     *,
     num_videos: int = NUM_VIDEOS,
     num_fresh: int = NUM_FRESH,
-    seed: int = 0,
-    chain: Sequence[Stage] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    chain: Callable[[int], Sequence[Stage]] = stages,
 ) -> Path:
     """Runs all stages that are not done yet.
 
@@ -46,12 +47,16 @@ def train(
         folder: gets rendered videos (2.5 MB each), labels, and a folder per stage with logs, checkpoints and network
         num_videos: of the train split, to learn from what can be seen in them
         num_fresh: of those that glus-tiny was not trained on, to be labelled
-        seed: of the training; videos and labels are the same for all
-        chain: by default the stages of `stages`
+        seeds: of as many trainings, which draw in another order; videos, labels, CLIP and the new head that they
+            begin with are the same for all
+        chain: the stages of the training with a seed
 
     Returns:
-        `kfs-tiny-<seed>`, the last stage's network in half precision, as it goes into the package
+        `kfs-tiny`, the mean of the trainings' weights, in half precision, as it goes into the package; beside it
+        `kfs-tiny-<seed>`, each training on its own
     """
+    if num_fresh <= HELD_OUT:
+        raise ValueError(f"{num_fresh} labelled videos are too few: {HELD_OUT} of them are held out")
     torch.set_num_threads(1)
     render(folder / VIDEOS, num_videos, side=SIDE)
     render(folder / FRESH, num_fresh, side=SIDE, first=SEEN_BY_GLUS)
@@ -61,19 +66,33 @@ def train(
         load_segmenter("glus-tiny", device=PartialState().device, dtype="float32"),
         lambda done, of: _say("labels", f"{done} of {of} videos"),
     )
-    network = folder / "base"
-    if not network.exists():
-        write_base(network, GLUS_TINY)
-    for stage in chain or stages(seed):
+    base = folder / "base"
+    if not base.exists():
+        write_base(base, GLUS_TINY)
+    trained = [_train_once(folder, base, chain(seed)) for seed in seeds]
+    for seed, network in zip(seeds, trained, strict=True):
+        _pack([network], folder / f"kfs-tiny-{seed}")
+    return _pack(trained, folder / "kfs-tiny")
+
+
+def _train_once(folder: Path, base: Path, chain: Sequence[Stage]) -> Path:
+    network = base
+    for stage in chain:
         done = folder / stage.name / "network"
         if not done.exists():
             _run(stage, network, folder, done)
         network = done
-    packed = folder / f"kfs-tiny-{seed}"
-    if not packed.exists():
-        trainee = load_trainee(network, network / "clip")
-        trainee.network.half()
-        _save(trainee, packed, network)
+    return network
+
+
+def _pack(networks: Sequence[Path], packed: Path) -> Path:
+    """Writes the mean of several networks (Wortsman et al., "Model soups", ICML 2022), which begin alike."""
+    trainees = [load_trainee(network, network / "clip") for network in networks]
+    states = [trainee.network.state_dict() for trainee in trainees]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    trainees[0].network.load_state_dict(mean)
+    trainees[0].network.half()
+    _save(trainees[0], packed, networks[0])
     return packed
 
 
