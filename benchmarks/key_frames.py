@@ -5,8 +5,8 @@ from the frame that it chose, in both directions. "oracle" chooses the frame wit
 from the first frame: the ceiling of what a selector of that kind can gain. The trainings that kfs-tiny is the mean of
 can be measured beside it: error bars are then over these, and over sets of test videos beside that.
 
-Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record's name
-holds the digests of all weights.
+Finished videos are kept in a folder of records, so that a run that was killed goes on where it was; a record is of
+weights and their names.
 
     python -m benchmarks.key_frames --plots plots
     python -m benchmarks.key_frames --trainings FOLDER/kfs-tiny-*
@@ -376,10 +376,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folders = {OURS: options.checkpoint} | {folder.name: folder for folder in options.trainings}
+    if len(folders) <= len(options.trainings):
+        parser.error(f"the folders of trainings need names of their own, and other than {OURS}")
     digests = {
         name: weights_digest(folder) for name, folder in {"glus-tiny": SHIPPED / "glus-tiny", **folders}.items()
     }
-    record = options.records / ("_".join(each[:12] for each in digests.values()) + ".jsonl")
+    record = options.records / ("_".join(f"{name}-{each[:8]}" for name, each in digests.items()) + ".jsonl")
     segmenter = load_segmenter("glus-tiny", device="cpu", dtype="float32")
     trainings = {name: load_selector(folder, device="cpu", dtype="float32") for name, folder in folders.items()}
     check_mean([each.network.state_dict() for each in trainings.values()])

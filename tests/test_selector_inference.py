@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.models.selector.config import SelectorInference
-from fiftyone_refvos.models.selector.inference import LanguageFrameSelector
+from fiftyone_refvos.models.selector.inference import LanguageFrameSelector, VideoScorer
 from fiftyone_refvos.models.selector.loading import load_selector
 from fiftyone_refvos.models.selector.protocol import SelectionError
 from fiftyone_refvos.sampling import residue_classes
@@ -114,18 +116,34 @@ def test_seeded_noise_is_reproducible_whatever_the_batches(monkeypatch) -> None:
 
 
 def test_identity_names_what_scores_depend_on() -> None:
-    assert small_selector(token_batch=7).identity == {"max_images": 12, "noise_seed": None, "smoothing": 0.0}
+    assert small_selector(token_batch=7).identity == {"max_images": 12, "noise_seed": None}
+    assert small_selector(smoothing=0).identity == small_selector().identity
+    assert small_selector(smoothing=2).identity == {"max_images": 12, "noise_seed": None, "smoothing": 2}
 
 
-def test_smoothed_scores_are_averages_over_neighbouring_frames() -> None:
-    video = noise_video(5)
-    raw, smooth = (selector.score(video, DOG) for selector in (small_selector(), small_selector(smoothing=0.5)))
-    near, far = np.exp(-2), np.exp(-8)  # one frame and two frames away; a Gaussian of half a frame ends there
-    weights = np.array([far, near, 1, near, far]) / (1 + 2 * near + 2 * far)
-    padded = np.pad(raw, 2, mode="edge")
-    np.testing.assert_allclose(smooth, [padded[t : t + 5] @ weights for t in range(5)], rtol=1e-5)
+def test_smoothed_scores_are_averages_over_neighbouring_frames(monkeypatch) -> None:
+    raw = np.array([4, 0, 1, 7, 2, 2, 5], dtype=np.float32)
+    score_frames(monkeypatch, raw)
+    weights = np.exp(-(np.arange(-4, 5) ** 2) / 2)  # a Gaussian of one frame ends four frames away
+    padded = np.concatenate([[4] * 4, raw, [5] * 4])
+    expected = [padded[t : t + 9] @ weights / weights.sum() for t in range(7)]
+    smooth = small_selector(smoothing=1).score(noise_video(7), DOG)
+    np.testing.assert_allclose(smooth, expected, rtol=1e-5)
     assert smooth.dtype == np.float32
-    np.testing.assert_array_equal(small_selector(smoothing=0).score(video, DOG), raw)
+    np.testing.assert_array_equal(small_selector(smoothing=0).score(noise_video(7), DOG), raw)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_score_that_is_no_number_stays_alone(monkeypatch, value: float) -> None:
+    raw = np.array([4, 0, value, 7, 2], dtype=np.float32)
+    score_frames(monkeypatch, raw)
+    np.testing.assert_array_equal(small_selector(smoothing=1).score(noise_video(5), DOG), raw)
+
+
+def score_frames(monkeypatch: pytest.MonkeyPatch, scores: np.ndarray) -> None:
+    """Lets every selector give the frames of a video these scores."""
+    answers = [SimpleNamespace(expression=DOG, frame=t, score=float(each)) for t, each in enumerate(scores)]
+    monkeypatch.setattr(VideoScorer, "answers", lambda self, expressions: answers)
 
 
 def test_smoothing_is_as_the_checkpoint_wants_unless_told_otherwise(tmp_path) -> None:

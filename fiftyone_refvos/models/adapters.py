@@ -69,8 +69,8 @@ def read_adapter(folder: Path) -> Adapter:
     path = folder / DESCRIPTION
     if not path.is_file():
         found = "is no folder" if not folder.is_dir() else f"has no {DESCRIPTION}"
-        inner = [each.parent.name for each in sorted(folder.glob(f"*/{DESCRIPTION}"))]
-        hint = " or ".join(str(folder / name) for name in inner) or "the folder that a training has written"
+        inner = folder / "adapter"
+        hint = inner if (inner / DESCRIPTION).is_file() else "the folder that a training has written"
         raise AdapterError(f"{folder} is no adapter: it {found}; pass {hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from fiftyone_refvos.training.selector.validation import RankValidation
 from scripts.glus_tiny.network import SIDE
 from scripts.glus_tiny.recipe import NUM_VIDEOS as SEEN_BY_GLUS
 from scripts.kfs_tiny.labels import label
-from scripts.kfs_tiny.stages import FRESH, HELD_OUT, LABELS, VIDEOS, Stage, held_out, stages
+from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, check_labelled, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
 NUM_VIDEOS, NUM_FRESH = 1000, 1400
@@ -41,7 +41,7 @@ def train(
     seeds: Sequence[int] = SEEDS,
     chain: Callable[[int], Sequence[Stage]] = stages,
 ) -> Path:
-    """Runs all stages that are not done yet.
+    """Runs all stages that are not done yet; a folder is for one recipe, for what is done there is not checked.
 
     Args:
         folder: gets rendered videos (2.5 MB each), labels, and a folder per stage with logs, checkpoints and network
@@ -54,9 +54,11 @@ def train(
     Returns:
         `kfs-tiny`, the mean of the trainings' weights, in half precision, as it goes into the package; beside it
         `kfs-tiny-<seed>`, each training on its own
+
+    Raises:
+        ValueError: for so few labelled videos that none is left to train on
     """
-    if num_fresh <= HELD_OUT:
-        raise ValueError(f"{num_fresh} labelled videos are too few: {HELD_OUT} of them are held out")
+    check_labelled(num_fresh)
     torch.set_num_threads(1)
     render(folder / VIDEOS, num_videos, side=SIDE)
     render(folder / FRESH, num_fresh, side=SIDE, first=SEEN_BY_GLUS)
@@ -71,8 +73,8 @@ def train(
         write_base(base, GLUS_TINY)
     trained = [_train_once(folder, base, chain(seed)) for seed in seeds]
     for seed, network in zip(seeds, trained, strict=True):
-        _pack([network], folder / f"kfs-tiny-{seed}")
-    return _pack(trained, folder / "kfs-tiny")
+        pack([network], folder / f"kfs-tiny-{seed}")
+    return pack(trained, folder / "kfs-tiny")
 
 
 def _train_once(folder: Path, base: Path, chain: Sequence[Stage]) -> Path:
@@ -85,14 +87,14 @@ def _train_once(folder: Path, base: Path, chain: Sequence[Stage]) -> Path:
     return network
 
 
-def _pack(networks: Sequence[Path], packed: Path) -> Path:
+def pack(networks: Sequence[Path], packed: Path) -> Path:
     """Writes the mean of several networks (Wortsman et al., "Model soups", ICML 2022), which begin alike."""
     trainees = [load_trainee(network, network / "clip") for network in networks]
     states = [trainee.network.state_dict() for trainee in trainees]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
     trainees[0].network.load_state_dict(mean)
     trainees[0].network.half()
-    _save(trainees[0], packed, networks[0])
+    save(trainees[0], packed, networks[0])
     return packed
 
 
@@ -114,10 +116,11 @@ def _run(stage: Stage, start: Path, folder: Path, done: Path) -> None:
     if outcome.stopped_because != "finished":
         raise RuntimeError(f"stopped in stage {stage.name!r}: run the same command again to go on")
     say(f"done in {time.perf_counter() - began:.0f} s")
-    _save(trainee, done, start)
+    save(trainee, done, start)
 
 
-def _save(trainee: Trainee, folder: Path, base: Path) -> None:
+def save(trainee: Trainee, folder: Path, base: Path) -> None:
+    """Writes a network as a checkpoint, with the other files of its base."""
     save_selector(
         trainee.network.state_dict(),
         folder,

@@ -86,6 +86,12 @@ def on_labels(trainee: Trainee, folder: Path) -> ScoresLearner:
     return ScoresLearner(trainee.network, trainee.tokenizer, source)
 
 
+def check_labelled(num_videos: int) -> None:
+    """Raises a ValueError for so few labelled videos that none is left to train on."""
+    if num_videos <= HELD_OUT:
+        raise ValueError(f"{num_videos} labelled videos are too few: {HELD_OUT} of them are held out")
+
+
 def held_out(folder: Path) -> LabelledRenderings:
     """The videos with pseudo-labels that are not trained on."""
     videos = RenderedVideos(folder / FRESH)

@@ -28,7 +28,8 @@ def check_smoothing(value: Any) -> None:
 
 @dataclass(frozen=True)
 class SelectorInference:
-    """How the selector is run; the defaults are those of the published evaluation, but for its noise.
+    """How the selector is run; the defaults are those of the published evaluation, but for its noise,
+    and for the smoothing that a checkpoint asks for.
 
     Attributes:
         max_images: most images of a prompt, the target included. 2 shows the target as its only context, which

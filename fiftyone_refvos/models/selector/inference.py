@@ -208,7 +208,10 @@ class LanguageFrameSelector(FrameSelector):
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that the scores depend on, as plain values; batch sizes are none of them."""
-        return {name: value for name, value in asdict(self.settings).items() if name not in RESOURCES}
+        values = {name: value for name, value in asdict(self.settings).items() if name not in RESOURCES}
+        if not self.settings.smoothing:  # key frames are older than this setting, and go on without it
+            del values["smoothing"]
+        return values
 
     def check(self, expression: Expression) -> None:
         """Raises a ValueError for an expression that is empty, too long, or holds a reserved token."""
@@ -233,7 +236,8 @@ class LanguageFrameSelector(FrameSelector):
         if not self.settings.smoothing:
             return scores
         smooth = partial(gaussian_filter1d, sigma=self.settings.smoothing, mode="nearest")
-        return {id_: smooth(each) for id_, each in scores.items()}
+        # One score that is no number would spoil its neighbours: then the error is to name that frame alone.
+        return {id_: smooth(each) if np.isfinite(each).all() else each for id_, each in scores.items()}
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
