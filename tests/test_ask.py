@@ -15,11 +15,9 @@ from fiftyone_refvos import fields, run_records
 from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.image_files import read_image
 from fiftyone_refvos.models.registry import ANSWERING
-from fiftyone_refvos.models.sa2va.chat import Sa2vaChat
-from fiftyone_refvos.models.sa2va.inference import Sa2vaSegmenter
 from fiftyone_refvos.models.sa2va.regions import Box, Points
-from fiftyone_refvos.zoo import RefVOSModel, RefVOSModelConfig
 from tests.scripted_sa2va import GROUNDED, scripted_sa2va
+from tests.scripted_zoo import chat, saying
 from tests.small import glus_tiny, noise_video
 
 SEGMENTED = "Sure, [SEG].<|im_end|>"
@@ -27,17 +25,6 @@ BALL, COLOUR = "A red ball.<|im_end|>", "It is red.<|im_end|>"
 SIZE = (48, 80)
 PICTURES = noise_video(2, SIZE).frames
 DEMO = DemoConfig(height=96, width=160, num_frames=8, max_per_kind=1)
-
-
-def saying(*answers: str, case: str = "internvl_qwen2_a", checkpoint: str = "/weights/scripted") -> RefVOSModel:
-    """A model of the zoo that says this."""
-    config = RefVOSModelConfig({"name": ANSWERING[0], "checkpoint": checkpoint, "device": "cpu"})
-    return RefVOSModel(config, scripted_sa2va(*answers, case=case))
-
-
-def chat(model: RefVOSModel) -> Sa2vaChat:
-    assert isinstance(model.segmenter, Sa2vaSegmenter)
-    return Sa2vaChat(model.segmenter)
 
 
 @pytest.fixture

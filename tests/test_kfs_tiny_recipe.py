@@ -256,7 +256,8 @@ def test_every_stage_runs_and_the_result_loads_and_scores(folder: Path, monkeypa
     assert changed == {"projector", "llama", "score_head"}
     packed_clip = {name for name in mean if name.startswith("clip.")}
     assert all(torch.equal(after[name], other[name]) for name in packed_clip)  # it is trained once for all seeds
-    assert not torch.equal(after["score_head.0.weight"], other["score_head.0.weight"])
+    one, two = (state["score_head.0.weight"] for state in (after, other))
+    assert (mean["score_head.0.weight"] - (one + two) / 2).abs().max() < (one - two).abs().max() / 8
     base = load_trainee(folder / "base", folder / "base" / "clip").network.state_dict()
     assert any(not torch.equal(base[name].half(), after[name].half()) for name in after if name.startswith("clip."))
     scores = load_selector(packed, device="cpu").score(noise_video(3), Expression("0", "the red star"))
