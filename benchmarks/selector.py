@@ -40,6 +40,7 @@ from fiftyone_refvos.video import Frame
 from tests.small_selector import one_prompt_at_a_time, whole_prompt_score, write_selector
 
 RESULTS = Path(__file__).parent / "results"
+SIZES = {"frames": 50, "expressions": 4, "hidden": 512, "layers": 8, "clip_width": 256, "clip_layers": 6}
 Scores = dict[str, NDArray[np.float32]]
 
 
@@ -145,10 +146,11 @@ def table(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
     options, work = result["options"], result["work"]
     before, after = work["published"], work["shared"]
+    given = [f" --{name.replace('_', '-')} {options[name]}" for name, size in SIZES.items() if options[name] != size]
     lines = [
         "# Scores of all frames, prompts together against one at a time",
         "",
-        f"`python -m benchmarks.selector`; {options['frames']} frames, {options['expressions']} expressions, fp32, "
+        f"`python -m benchmarks.selector{''.join(given)}`; {options['frames']} frames, {options['expressions']} expressions, fp32, "
         f"random weights: language model {options['layers']} layers of {options['hidden']}, CLIP "
         f"{options['clip_layers']} layers of {options['clip_width']}; {result['machine']}. The scores differ by at "
         f"most {result['largest_difference']:.1e}.",
@@ -167,8 +169,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, prints, and writes the table if asked to."""
     parser = argparse.ArgumentParser(description="Prompts of the key frame selector together and one at a time")
-    sizes = {"frames": 50, "expressions": 4, "hidden": 512, "layers": 8, "clip_width": 256, "clip_layers": 6}
-    for name, default in sizes.items():
+    for name, default in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true")
