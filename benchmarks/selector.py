@@ -150,7 +150,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# Scores of all frames, prompts together against one at a time",
         "",
-        f"`python -m benchmarks.selector{''.join(given)}`; {options['frames']} frames, {options['expressions']} expressions, fp32, "
+        f"`python -m benchmarks.selector{''.join(given)}`; "
+        f"{options['frames']} frames, {options['expressions']} expressions, fp32, "
         f"random weights: language model {options['layers']} layers of {options['hidden']}, CLIP "
         f"{options['clip_layers']} layers of {options['clip_width']}; {result['machine']}. The scores differ by at "
         f"most {result['largest_difference']:.1e}.",
