@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).resolve().parent
 WHEEL_PLUGIN = PACKAGE / "_plugin"  # only wheels have it, see scripts/hatch_build.py
 MANIFEST = Path("model_zoo", "manifest.json")
 MANIFESTS_VARIABLE = "FIFTYONE_MODEL_ZOO_MANIFEST_PATHS"
+SEPARATOR = ":"  # what FiftyOne splits that variable at, on every system
 
 
 def install(plugins_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -54,24 +55,34 @@ def announce_models() -> None:
     """Names the zoo manifest of a checkout to FiftyOne in this process, where no config file does.
 
     A wheel has its manifest where FiftyOne looks for it. In a process that has not imported FiftyOne yet, the
-    environment tells it, together with what the environment or the config file names already.
+    environment tells it, together with what the environment or the config file names already. Manifests of
+    other checkouts are left out: FiftyOne would warn of each of their models, and the code that runs is this one.
     """
     manifest = str(PACKAGE.parent / MANIFEST)
     if not Path(manifest).is_file():
         return
     fiftyone = sys.modules.get("fiftyone")
     if fiftyone is not None and hasattr(fiftyone, "config"):
-        named = list(fiftyone.config.model_zoo_manifest_paths or [])
-        if manifest not in named:
-            fiftyone.config.model_zoo_manifest_paths = [*named, manifest]
+        fiftyone.config.model_zoo_manifest_paths = _with(manifest, fiftyone.config.model_zoo_manifest_paths or [])
         return
     variable = os.environ.get(MANIFESTS_VARIABLE)
     try:
-        named = variable.split(",") if variable else _Config().manifest_paths
+        named = variable.split(SEPARATOR) if variable else _Config().manifest_paths
     except ValueError:
         return  # FiftyOne itself will complain about its config file, and say more
-    if manifest not in named:
-        os.environ[MANIFESTS_VARIABLE] = ",".join([*named, manifest])
+    wanted = _with(manifest, named)
+    if wanted != named:
+        os.environ[MANIFESTS_VARIABLE] = SEPARATOR.join(wanted)
+
+
+def _with(manifest: str, named: list[str]) -> list[str]:
+    """The named manifests and ours, but none of another checkout of this package."""
+    wanted = [path for path in named if path == manifest or not _of_a_checkout(path)]
+    return wanted if manifest in wanted else [*wanted, manifest]
+
+
+def _of_a_checkout(manifest: str) -> bool:
+    return (Path(manifest).parent.parent / PACKAGE.name / Path(__file__).name).is_file()
 
 
 def _plugin_source() -> Path:
@@ -135,7 +146,7 @@ def _register_manifest(config: "_Config", manifest: str | None, *, former: str |
         return ["Models in place: the zoo manifest came with the package."]
 
     report = [f"Models {'in place' if wanted == listed else 'registered'}: {config.path} names {manifest}"]
-    if manifest not in os.environ.get(MANIFESTS_VARIABLE, manifest).split(","):
+    if manifest not in os.environ.get(MANIFESTS_VARIABLE, manifest).split(SEPARATOR):
         report.append(f"But ${MANIFESTS_VARIABLE} overrides that file: add {manifest} to it, or unset it.")
     return report
 

@@ -24,7 +24,6 @@ from uuid import uuid4
 
 import pytest
 
-from tests.browser import open_page
 from tests.processes import die_with_parent, free_port
 
 if TYPE_CHECKING:
@@ -45,9 +44,15 @@ class Home:
         (self.folder / "plugins" / "refvos").symlink_to(REPOSITORY)
 
     def export(self) -> None:
-        """Points this process and its children at the folder; before anything imports FiftyOne."""
-        # A database that the user's shell names must never be written to; the real one is set by `start`.
-        os.environ.pop("FIFTYONE_DATABASE_URI", None)
+        """Points this process and its children at the folder, before FiftyOne or this package is imported.
+
+        Both read FiftyOne's settings when they are imported.
+        """
+        assert "fiftyone_refvos" not in sys.modules, "the user's config file was read: import it later"
+        # Nothing that the user's shell sets may change a test, and a database that it names must never be
+        # written to: the real one is set by `start`.
+        for name in [name for name in os.environ if name.startswith("FIFTYONE_")]:
+            del os.environ[name]
         # Threads that spin while they wait make everything many times slower where other programs want the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._keep_bytecode()
@@ -182,5 +187,7 @@ def dataset(fiftyone_home: Path) -> Iterator[fo.Dataset]:
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
     """A tab of Chromium; the test skips without one."""
+    from tests.browser import open_page
+
     with open_page(tmp_path) as page:
         yield page

@@ -201,8 +201,24 @@ def test_install_names_a_broken_config(home, text):
 def test_install_tells_when_the_environment_overrides_the_config(home, monkeypatch):
     monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", "/my/manifest.json")
     assert "overrides" in install()[-1]
-    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", f"/my.json,{ROOT / 'model_zoo' / 'manifest.json'}")
+    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", f"/my.json:{ROOT / 'model_zoo' / 'manifest.json'}")
     assert "overrides" not in install()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "kept"),
+    [(None, ["/config.json"]), ("/my.json", ["/my.json"]), ("/my.json:/other.json", ["/my.json", "/other.json"])],
+)
+def test_the_environment_names_our_manifest_beside_the_users(home, monkeypatch, variable, kept):
+    monkeypatch.delitem(sys.modules, "fiftyone", raising=False)
+    config = home / ".fiftyone" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"model_zoo_manifest_paths": ["/config.json"]}))
+    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", variable or "")
+    for _ in range(2):
+        installer.announce_models()
+        expected = ":".join([*kept, str(ROOT / "model_zoo" / "manifest.json")])
+        assert os.environ["FIFTYONE_MODEL_ZOO_MANIFEST_PATHS"] == expected
 
 
 @pytest.fixture

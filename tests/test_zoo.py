@@ -57,14 +57,24 @@ def test_committed_manifest_is_that_of_the_registry() -> None:
 
 
 def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path: Path) -> None:
+    """Beside a manifest of the user's own and that of another clone, which would name all of them twice."""
+    clone = tmp_path / "clone"
+    (clone / "fiftyone_refvos").mkdir(parents=True)
+    (clone / "fiftyone_refvos" / "installation.py").touch()
+    shutil.copytree(REPOSITORY / "model_zoo", clone / "model_zoo")
+    (tmp_path / "mine.json").write_text(json.dumps({"models": []}))
+    named = [str(clone / "model_zoo" / "manifest.json"), str(tmp_path / "mine.json")]
+    (tmp_path / ".fiftyone").mkdir()
+    (tmp_path / ".fiftyone" / "config.json").write_text(json.dumps({"model_zoo_manifest_paths": named}))
     code = (
-        "import fiftyone_refvos as rv, fiftyone.zoo as foz\n"
+        "import fiftyone_refvos as rv, fiftyone as fo, fiftyone.zoo as foz\n"
         "names = [name for name in foz.list_zoo_models() if name.startswith(('glus', 'kfs'))]\n"
         "model = foz.load_zoo_model('glus-tiny', device='cpu')\n"
         "print('RESULT', names, type(model).__name__, model.media_type)\n"
+        "print('MANIFESTS', fo.config.model_zoo_manifest_paths)\n"
     )
     environment = {name: v for name, v in os.environ.items() if name != "FIFTYONE_MODEL_ZOO_MANIFEST_PATHS"}
-    environment["HOME"] = str(tmp_path)  # no config file that names the manifest
+    environment["HOME"] = str(tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
@@ -74,6 +84,8 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
         cwd=tmp_path,
     )
     assert f"RESULT {sorted(NAMES + SELECTOR_NAMES)} RefVOSModel video" in process.stdout
+    assert f"MANIFESTS {[named[1], str(REPOSITORY / 'model_zoo' / 'manifest.json')]}" in process.stdout
+    assert "anifest" not in process.stderr  # FiftyOne warns of models named twice and of files that are missing
 
 
 @pytest.mark.parametrize("name", NAMES)
