@@ -321,7 +321,7 @@ def _gain(mean: Estimate, each: Sequence[float]) -> str:
 
 
 def _rank_estimate(rows: Sequence[Row]) -> str:
-    found = Estimate.of(float(np.nan_to_num(each.spearman)) for each in rank(rows).ranked)
+    found = Estimate.of(rank(rows).correlations)
     return f"{found.mean:.3f} ± {found.error:.3f}"
 
 

@@ -87,12 +87,13 @@ class SelectorQuality:
 
     @property
     def spearman(self) -> float:
-        """Mean rank correlation of the expressions whose true IoU spreads by at least 0.2; NaN without any.
+        """Mean rank correlation of the expressions whose true IoU spreads by at least 0.2; NaN without any."""
+        return fmean(self.correlations) if self.ranked else math.nan
 
-        One whose scores are all alike counts as 0.
-        """
-        values = [0.0 if math.isnan(each.spearman) else each.spearman for each in self.ranked]
-        return fmean(values) if values else math.nan
+    @property
+    def correlations(self) -> tuple[float, ...]:
+        """That of each of these expressions; one whose scores are all alike counts as 0."""
+        return tuple(0.0 if math.isnan(each.spearman) else each.spearman for each in self.ranked)
 
     @property
     def ranked(self) -> tuple[ExpressionQuality, ...]:

@@ -13,7 +13,7 @@ from fiftyone import ViewField as F
 import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.cli import main
-from fiftyone_refvos.fields import FieldError
+from fiftyone_refvos.fields import FieldError, read_masklets
 from fiftyone_refvos.masklet import Expression
 from fiftyone_refvos.metrics import PROTOCOLS
 from fiftyone_refvos.segment import Progress
@@ -234,6 +234,10 @@ def test_wrong_fields_and_keys(videos) -> None:
         FieldError, match=r"no field 'frames.gone'.*model, truth|no field 'frames.gone'.*truth, model"
     ):
         rv.evaluate(videos, "gone", gt_field="truth", eval_key="run")
+    with pytest.raises(FieldError, match=r"named without 'frames\.': 'model', not 'frames\.model'"):
+        rv.evaluate(videos, "frames.model", eval_key="run")
+    with pytest.raises(FieldError, match=r"named without 'frames\.': 'truth', not 'frames\.truth'"):
+        read_masklets(videos.first(), "frames.truth")
     videos.add_frame_field("number", fo.FloatField)
     with pytest.raises(FieldError, match=r"no Detections in 'frames.number'"):
         evaluate(videos, gt_field="number")

@@ -16,7 +16,7 @@ from fiftyone_refvos.fields.crops import paste
 from fiftyone_refvos.fields.expressions import labels_by_id
 from fiftyone_refvos.fields.media import Size, canvas_of, source_size, stored_size
 from fiftyone_refvos.fields.samples import FieldError, Place, RawLabel, locate, read_frames
-from fiftyone_refvos.fields.schema import EXPRESSIONS, has_results
+from fiftyone_refvos.fields.schema import EXPRESSIONS, has_results, masklet_path
 from fiftyone_refvos.fields.state import covered_frames
 from fiftyone_refvos.masklet import RLE, BoolArray, Expression, Masklet, encode
 
@@ -50,7 +50,7 @@ def read_masklets(
         FieldError: if the field does not exist or holds boxes without masks
     """
     place = locate(sample)
-    path = f"frames.{field}" if place.is_video else field
+    path = masklet_path(place.dataset, field)
     if getattr(place.dataset.get_field(path), "document_type", None) is not fo.Detections:
         raise FieldError(f"dataset {place.dataset.name!r} has no Detections in {path!r} to read masklets from")
     frames = {

@@ -216,7 +216,13 @@ def frame_prefix(dataset: fo.Dataset) -> str:
 
 
 def masklet_path(dataset: fo.Dataset, field: str) -> str:
-    """The path of a label field: of the frames of videos, of the sample for images."""
+    """The path of a label field: of the frames of videos, of the sample for images.
+
+    Raises:
+        FieldError: for a name that is such a path already
+    """
+    if field.startswith("frames."):
+        raise FieldError(f"masklets are named without 'frames.': {field.removeprefix('frames.')!r}, not {field!r}")
     return frame_prefix(dataset) + field
 
 
