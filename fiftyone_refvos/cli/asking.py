@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from functools import partial
 
-from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_samples, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.models.registry import ANSWERING
 
 
@@ -37,7 +36,7 @@ def _ask(args: argparse.Namespace) -> int:
     samples = named_samples(args)
     options = {name: value for name in ("checkpoint", "device") if (value := getattr(args, name)) is not None}
     model = foz.load_zoo_model(args.model, **options)
-    progress = partial(show_progress, counted="sample") if sys.stderr.isatty() else None
+    progress = ProgressLine("sample")
     if args.question is not None:
         report = ask(
             samples,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_samples, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.describing.chat import MAX_TOKENS
 from fiftyone_refvos.describing.stages import STAGES
 
@@ -54,7 +54,7 @@ def _describe(args: argparse.Namespace) -> int:
         objects=args.objects,
         prompts=args.prompts,
         overwrite=args.overwrite,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(report)
     return 1 if report.failures else 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_samples, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.datasets.registry import LAYOUTS, recognise
 from fiftyone_refvos.exports.registry import FORMATS
 
@@ -109,7 +109,7 @@ def _import_predictions(args: argparse.Namespace) -> int:
         annotations=args.annotations,
         overwrite=args.overwrite,
         skip_failures=args.skip_failures,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(report)
     return 1 if report.failures else 0

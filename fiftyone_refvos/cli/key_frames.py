@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_samples, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.cli.training import add_numbers, given_numbers
 from fiftyone_refvos.key_frames import WITHOUT_WEIGHTS
 from fiftyone_refvos.models.registry import SELECTORS
@@ -91,7 +90,7 @@ def _select(args: argparse.Namespace) -> int:
         field=args.field,
         masklets_field=args.masklets_field,
         overwrite=args.overwrite,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
         **{name: value for name, value in named.items() if value is not None},
     )
     print(report)
@@ -150,7 +149,7 @@ def _train(args: argparse.Namespace) -> int:
         config=config,
         validation_view=validation,
         clip_path=args.clip_path,
-        progress=partial(show_progress, counted="step") if sys.stderr.isatty() else None,
+        progress=ProgressLine("step"),
     )
     print(trained)
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view, show_progress
+from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view
+from fiftyone_refvos.cli.progress import ProgressLine
 
 
 def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,7 +75,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         protocol=args.protocol,
         num_workers=args.workers,
         skip_failures=args.skip_failures,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     results.print_report()
     return 1 if results.failures else 0
@@ -90,7 +90,7 @@ def _pseudo_labels(args: argparse.Namespace) -> int:
         args.gt_field,
         absent_policy=args.absent_policy,
         skip_failures=args.skip_failures,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(labels)
     for failure in labels.failures:
@@ -110,7 +110,7 @@ def _find_failures(args: argparse.Namespace) -> int:
         args.name,
         kind=args.kind,
         skip_failures=args.skip_failures,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(failure_table(view, args.name))
     save_view(view, args.save_view)

@@ -1,13 +1,11 @@
-"""What several verbs have in common: datasets and views, models, progress."""
+"""What several verbs have in common: datasets and views, models."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, MODELS
-from fiftyone_refvos.segment import Progress
 
 if TYPE_CHECKING:  # `import fiftyone` takes ten seconds, and `refvos --help` should not
     import fiftyone as fo
@@ -40,12 +38,6 @@ def model_options(args: argparse.Namespace) -> dict[str, str]:
     """What is to be passed on when a model is loaded."""
     named = {name: getattr(args, name) for name in ("checkpoint", "clip_path", "adapter", "device")}
     return {name: value for name, value in named.items() if value is not None}
-
-
-def show_progress(progress: Progress, counted: str = "video") -> None:
-    """Writes over the line of the terminal that shows the progress."""
-    line = f"\r{counted} {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
-    print(line, end="", file=sys.stderr, flush=True)
 
 
 def check_new_view(samples: fo.Dataset | fo.DatasetView, name: str | None) -> None:

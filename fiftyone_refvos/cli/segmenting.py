@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from fiftyone_refvos.cli.options import add_model_options, add_samples, model_options, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_model_options, add_samples, model_options, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 
 
 def add_demo(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,7 +65,7 @@ def _segment(args: argparse.Namespace) -> int:
         prompt_field=args.prompt_field,
         key_frames=args.key_frames,
         overwrite=args.overwrite,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(report)
     return 1 if report.failures else 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from fiftyone_refvos.cli.options import add_samples, named_samples, show_progress
+from fiftyone_refvos.cli.options import add_samples, named_samples
+from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.models.registry import DEFAULT_MODEL, TRAINABLE
 from fiftyone_refvos.training.config import Precision, SamplingConfig, TrainingConfig, Wording
 from fiftyone_refvos.training.mllmseg.config import RECIPE_STEPS, Measure, MllmsegTrainingConfig
@@ -117,7 +116,7 @@ def _train(args: argparse.Namespace) -> int:
         min_iou=args.min_iou,
         checkpoint=args.checkpoint,
         clip_path=args.clip_path,
-        progress=partial(show_progress, counted="step") if sys.stderr.isatty() else None,
+        progress=ProgressLine("step"),
     )
     print(trained)
     return 0
@@ -138,7 +137,7 @@ def _train_mllmseg(args: argparse.Namespace) -> int:
         validation_view=validation,
         masks_field=args.masks_field,
         validation_field=args.validation_field,
-        progress=partial(show_progress, counted="step") if sys.stderr.isatty() else None,
+        progress=ProgressLine("step"),
     )
     print(trained)
     return 0

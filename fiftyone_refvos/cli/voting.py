@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view, show_progress
+from fiftyone_refvos.cli.options import add_samples, check_new_view, named_samples, save_view
+from fiftyone_refvos.cli.progress import ProgressLine
 
 
 def add_vote(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,7 +58,7 @@ def _vote(args: argparse.Namespace) -> int:
         rule=args.rule,
         weights="predicted_iou" if args.by_predicted_iou else weights,
         overwrite=args.overwrite,
-        progress=show_progress if sys.stderr.isatty() else None,
+        progress=ProgressLine(),
     )
     print(report)
     if args.save_view:
