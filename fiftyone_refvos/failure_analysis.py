@@ -267,7 +267,12 @@ def _fields_of(
     """
     dataset = samples._root_dataset
     config = dataset.get_evaluation_info(name).config if name in dataset.list_evaluations() else None
-    prediction = getattr(config, "pred_field", None) or name
-    truth = gt_field or getattr(config, "gt_field", None) or "ground_truth"
-    expressions = expressions_field or getattr(config, "expressions_field", None) or "expressions"
-    return prediction.removeprefix("frames."), truth.removeprefix("frames."), expressions
+
+    def said(setting: str) -> str | None:  # FiftyOne's own evaluations name paths
+        return (getattr(config, setting, None) or "").removeprefix("frames.") or None
+
+    return (
+        said("pred_field") or name,
+        gt_field or said("gt_field") or "ground_truth",
+        expressions_field or said("expressions_field") or "expressions",
+    )

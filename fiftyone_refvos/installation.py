@@ -19,6 +19,7 @@ WHEEL_PLUGIN = PACKAGE / "_plugin"  # only wheels have it, see scripts/hatch_bui
 MANIFEST = Path("model_zoo", "manifest.json")
 MANIFESTS_VARIABLE = "FIFTYONE_MODEL_ZOO_MANIFEST_PATHS"
 SEPARATOR = ":"  # what FiftyOne splits that variable at, on every system
+_AS_THE_USER_SET_IT = os.environ.get(MANIFESTS_VARIABLE)  # before `announce_models` adds to it
 
 
 def install(plugins_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -52,7 +53,7 @@ def install(plugins_dir: str | os.PathLike[str] | None = None) -> list[str]:
 
 
 def announce_models() -> None:
-    """Names the zoo manifest of a checkout to FiftyOne in this process, where no config file does.
+    """Names the zoo manifest of this checkout to FiftyOne in this process, whatever its config file says.
 
     A wheel has its manifest where FiftyOne looks for it. In a process that has not imported FiftyOne yet, the
     environment tells it, together with what the environment or the config file names already. Manifests of
@@ -67,7 +68,7 @@ def announce_models() -> None:
         return
     variable = os.environ.get(MANIFESTS_VARIABLE)
     try:
-        named = variable.split(SEPARATOR) if variable else _Config().manifest_paths
+        named = _split(variable) if variable else _Config().manifest_paths
     except ValueError:
         return  # FiftyOne itself will complain about its config file, and say more
     wanted = _with(manifest, named)
@@ -75,14 +76,19 @@ def announce_models() -> None:
         os.environ[MANIFESTS_VARIABLE] = SEPARATOR.join(wanted)
 
 
+def _split(variable: str) -> list[str]:
+    return [path for path in variable.split(SEPARATOR) if path]
+
+
 def _with(manifest: str, named: list[str]) -> list[str]:
     """The named manifests and ours, but none of another checkout of this package."""
-    wanted = [path for path in named if path == manifest or not _of_a_checkout(path)]
-    return wanted if manifest in wanted else [*wanted, manifest]
+    known = [(path, Path(path).expanduser().absolute()) for path in named]
+    wanted = [path for path, place in known if place == Path(manifest) or not _of_a_checkout(place)]
+    return wanted if any(place == Path(manifest) for _, place in known) else [*wanted, manifest]
 
 
-def _of_a_checkout(manifest: str) -> bool:
-    return (Path(manifest).parent.parent / PACKAGE.name / Path(__file__).name).is_file()
+def _of_a_checkout(manifest: Path) -> bool:
+    return manifest.parts[-2:] == MANIFEST.parts and (manifest.parents[1] / PACKAGE.name).is_dir()
 
 
 def _plugin_source() -> Path:
@@ -146,7 +152,7 @@ def _register_manifest(config: "_Config", manifest: str | None, *, former: str |
         return ["Models in place: the zoo manifest came with the package."]
 
     report = [f"Models {'in place' if wanted == listed else 'registered'}: {config.path} names {manifest}"]
-    if manifest not in os.environ.get(MANIFESTS_VARIABLE, manifest).split(SEPARATOR):
+    if _AS_THE_USER_SET_IT and manifest not in _split(_AS_THE_USER_SET_IT):
         report.append(f"But ${MANIFESTS_VARIABLE} overrides that file: add {manifest} to it, or unset it.")
     return report
 

@@ -92,7 +92,7 @@ class SelectorQuality:
 
     @property
     def correlations(self) -> tuple[float, ...]:
-        """That of each of these expressions; one whose scores are all alike counts as 0."""
+        """Rank correlation of each of `ranked`; one whose scores are all alike counts as 0."""
         return tuple(0.0 if math.isnan(each.spearman) else each.spearman for each in self.ranked)
 
     @property

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from fiftyone_refvos.cli import progress
 from fiftyone_refvos.cli.progress import ProgressLine
 from fiftyone_refvos.segment import Progress
 
@@ -13,7 +12,7 @@ from fiftyone_refvos.segment import Progress
 def clock(monkeypatch):
     """Seconds that `told` lets pass before each video."""
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("fiftyone_refvos.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 
@@ -27,6 +26,22 @@ def test_a_terminal_has_one_line_which_ends_with_the_run(clock, monkeypatch, cap
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     told(clock, ProgressLine(), seconds=1)
     assert capsys.readouterr().err == "".join(f"\rvideo {n}/4, {25 * n:3}%" for n in range(1, 5)) + "\n"
+
+
+def test_the_end_may_be_told_twice(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressLine() as line:
+        for _ in range(2):
+            line(Progress(2, 2, 1.0))
+    assert capsys.readouterr().err == "\rvideo 2/2, 100%\n"
+
+
+def test_what_follows_work_that_stopped_early_has_a_line_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressLine("step") as line:
+        line(Progress(1, 2, 0.5))
+    print("stopped", file=sys.stderr)
+    assert capsys.readouterr().err == "\rstep 1/2,  50%\nstopped\n"
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,8 @@ def test_misuse_is_explained(dataset):
         find_failures(dataset, "model", kind="swich")
     with pytest.raises(FieldError, match=r"'frames\.nothing' with masklets, but in: .*model"):
         find_failures(dataset, "nothing")
+    with pytest.raises(FieldError, match=r"named without 'frames\.': 'model', not 'frames\.model'"):
+        find_failures(dataset, "frames.model")
     assert not dataset.has_field("nothing_failures")
     dataset.add_sample_field("model_failures", fo.StringField)
     with pytest.raises(FieldError, match="'model_failures' does not hold TemporalDetections"):

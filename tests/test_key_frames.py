@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ import fiftyone_refvos as rv
 from fiftyone_refvos import fields
 from fiftyone_refvos.demo import DemoConfig
 from fiftyone_refvos.fields import FieldError
+from fiftyone_refvos.key_frame_quality import ExpressionQuality, SelectorQuality
 from fiftyone_refvos.models.checkpoint import CheckpointError
 from fiftyone_refvos.models.selector.loading import load_selector
 from tests.small_selector import TINY, write_selector
@@ -130,6 +132,18 @@ def test_the_oracle_chooses_by_the_pseudo_labels_and_is_perfectly_ranked(demo):
     assert f"{len(labels.labels)} expressions" in str(quality)
     assert [axes.get_ylabel() for axes in quality.expressions[0].figure().axes] == ["score", "true IoU"]
     assert quality.figure().axes[0].get_xlabel() == "mean score"
+
+
+def test_a_selector_that_scores_all_frames_alike_ranks_none_of_them():
+    ious = (0.1, 0.5, 0.9)
+    scores = {"right": (1, 2, 3), "alike": (2, 2, 2), "wrong way round": (3, 2, 1)}
+    compared = [
+        ExpressionQuality.of(("sample", "video", id_, id_), (1, 2, 3), given, ious) for id_, given in scores.items()
+    ]
+    flat = ExpressionQuality.of(("sample", "other", "flat", "flat"), (1, 2, 3), (1, 2, 3), (0.5, 0.5, 0.5))
+    assert SelectorQuality("kf", "model", (*compared, flat)).correlations == pytest.approx((1, 0, -1))
+    assert SelectorQuality("kf", "model", tuple(compared[:2])).spearman == pytest.approx(0.5)
+    assert math.isnan(SelectorQuality("kf", "model", (flat,)).spearman)
 
 
 def test_imported_key_frames_take_the_scores_off_the_masks(demo, tmp_path):

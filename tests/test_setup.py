@@ -199,21 +199,30 @@ def test_install_names_a_broken_config(home, text):
 
 
 def test_install_tells_when_the_environment_overrides_the_config(home, monkeypatch):
-    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", "/my/manifest.json")
-    assert "overrides" in install()[-1]
-    monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", f"/my.json:{ROOT / 'model_zoo' / 'manifest.json'}")
-    assert "overrides" not in install()[-1]
+    ours = str(ROOT / "model_zoo" / "manifest.json")
+    for named, overridden in (("/my/manifest.json", True), (f"/my.json:{ours}", False), ("", False)):
+        monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", named)
+        run = subprocess.run(
+            [sys.executable, "-m", "fiftyone_refvos.cli", "install"], capture_output=True, text=True, check=True
+        )
+        assert ("overrides" in run.stdout) == overridden, named
 
 
 @pytest.mark.parametrize(
     ("variable", "kept"),
-    [(None, ["/config.json"]), ("/my.json", ["/my.json"]), ("/my.json:/other.json", ["/my.json", "/other.json"])],
+    [
+        (None, ["/config.json"]),
+        ("/my.json", ["/my.json"]),
+        ("/my.json:/other.json:", ["/my.json", "/other.json"]),
+        ("~/clone/model_zoo/manifest.json:~/clone/assets/mine.json", ["~/clone/assets/mine.json"]),
+    ],
 )
 def test_the_environment_names_our_manifest_beside_the_users(home, monkeypatch, variable, kept):
     monkeypatch.delitem(sys.modules, "fiftyone", raising=False)
     config = home / ".fiftyone" / "config.json"
     config.parent.mkdir()
     config.write_text(json.dumps({"model_zoo_manifest_paths": ["/config.json"]}))
+    (home / "clone" / "fiftyone_refvos").mkdir(parents=True)
     monkeypatch.setenv("FIFTYONE_MODEL_ZOO_MANIFEST_PATHS", variable or "")
     for _ in range(2):
         installer.announce_models()

@@ -60,7 +60,6 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
     """Beside a manifest of the user's own and that of another clone, which would name all of them twice."""
     clone = tmp_path / "clone"
     (clone / "fiftyone_refvos").mkdir(parents=True)
-    (clone / "fiftyone_refvos" / "installation.py").touch()
     shutil.copytree(REPOSITORY / "model_zoo", clone / "model_zoo")
     (tmp_path / "mine.json").write_text(json.dumps({"models": []}))
     named = [str(clone / "model_zoo" / "manifest.json"), str(tmp_path / "mine.json")]
@@ -85,7 +84,8 @@ def test_importing_the_package_makes_the_names_known_in_a_fresh_process(tmp_path
     )
     assert f"RESULT {sorted(NAMES + SELECTOR_NAMES)} RefVOSModel video" in process.stdout
     assert f"MANIFESTS {[named[1], str(REPOSITORY / 'model_zoo' / 'manifest.json')]}" in process.stdout
-    assert "anifest" not in process.stderr  # FiftyOne warns of models named twice and of files that are missing
+    for warning in ("already contains", "Failed to load manifest"):
+        assert warning not in process.stdout + process.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,34 +36,34 @@ def _ask(args: argparse.Namespace) -> int:
     samples = named_samples(args)
     options = {name: value for name in ("checkpoint", "device") if (value := getattr(args, name)) is not None}
     model = foz.load_zoo_model(args.model, **options)
-    progress = ProgressLine("sample")
-    if args.question is not None:
-        report = ask(
-            samples,
-            model,
-            args.question,
-            answer_field=args.field,
-            label_field=args.label_field,
-            overwrite=args.overwrite,
-            progress=progress,
-        )
-    elif args.describe:
-        report = caption(
-            samples,
-            model,
-            caption_field=args.field,
-            label_field=args.label_field,
-            overwrite=args.overwrite,
-            progress=progress,
-        )
-    else:
-        report = caption_regions(
-            samples,
-            model,
-            regions_field=args.regions_field,
-            attribute=args.field,
-            overwrite=args.overwrite,
-            progress=progress,
-        )
+    with ProgressLine("sample") as progress:
+        if args.question is not None:
+            report = ask(
+                samples,
+                model,
+                args.question,
+                answer_field=args.field,
+                label_field=args.label_field,
+                overwrite=args.overwrite,
+                progress=progress,
+            )
+        elif args.describe:
+            report = caption(
+                samples,
+                model,
+                caption_field=args.field,
+                label_field=args.label_field,
+                overwrite=args.overwrite,
+                progress=progress,
+            )
+        else:
+            report = caption_regions(
+                samples,
+                model,
+                regions_field=args.regions_field,
+                attribute=args.field,
+                overwrite=args.overwrite,
+                progress=progress,
+            )
     print(report)
     return 1 if report.failures else 0

@@ -40,21 +40,22 @@ def _describe(args: argparse.Namespace) -> int:
     from fiftyone_refvos.describe import describe_objects
     from fiftyone_refvos.describing.opening import open_chat
 
-    report = describe_objects(
-        named_samples(args),
-        open_chat(
-            args.model,
-            server=args.server,
-            key_variable=args.key_variable,
-            device=args.device,
-            max_tokens=args.max_tokens,
-        ),
-        field=args.field,
-        stages=args.stage or ("video",),
-        objects=args.objects,
-        prompts=args.prompts,
-        overwrite=args.overwrite,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        report = describe_objects(
+            named_samples(args),
+            open_chat(
+                args.model,
+                server=args.server,
+                key_variable=args.key_variable,
+                device=args.device,
+                max_tokens=args.max_tokens,
+            ),
+            field=args.field,
+            stages=args.stage or ("video",),
+            objects=args.objects,
+            prompts=args.prompts,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
     print(report)
     return 1 if report.failures else 0

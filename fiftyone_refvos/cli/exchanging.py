@@ -102,14 +102,15 @@ def _export(args: argparse.Namespace) -> int:
 def _import_predictions(args: argparse.Namespace) -> int:
     from fiftyone_refvos.import_predictions import import_predictions
 
-    report = import_predictions(
-        named_samples(args),
-        args.path,
-        args.label_field,
-        annotations=args.annotations,
-        overwrite=args.overwrite,
-        skip_failures=args.skip_failures,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        report = import_predictions(
+            named_samples(args),
+            args.path,
+            args.label_field,
+            annotations=args.annotations,
+            overwrite=args.overwrite,
+            skip_failures=args.skip_failures,
+            progress=progress,
+        )
     print(report)
     return 1 if report.failures else 0

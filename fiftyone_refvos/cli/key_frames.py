@@ -84,15 +84,16 @@ def _select(args: argparse.Namespace) -> int:
 
     samples = named_samples(args)
     named = {name: getattr(args, name) for name in ("checkpoint", "clip_path", "device")}
-    report = select_key_frames(
-        samples,
-        args.selector,
-        field=args.field,
-        masklets_field=args.masklets_field,
-        overwrite=args.overwrite,
-        progress=ProgressLine(),
-        **{name: value for name, value in named.items() if value is not None},
-    )
+    with ProgressLine() as progress:
+        report = select_key_frames(
+            samples,
+            args.selector,
+            field=args.field,
+            masklets_field=args.masklets_field,
+            overwrite=args.overwrite,
+            progress=progress,
+            **{name: value for name, value in named.items() if value is not None},
+        )
     print(report)
     if args.export:
         print(f"{export_key_frames(samples, args.export, args.field)} key frames written to {args.export}")
@@ -141,15 +142,16 @@ def _train(args: argparse.Namespace) -> int:
         validation = samples._root_dataset.load_saved_view(args.validation_view)
     elif args.validation_share is not None:
         samples, validation = hold_out(samples, args.validation_share, seed=config.seed)
-    trained = train_selector(
-        samples,
-        args.base,
-        field=args.field,
-        folder=args.folder,
-        config=config,
-        validation_view=validation,
-        clip_path=args.clip_path,
-        progress=ProgressLine("step"),
-    )
+    with ProgressLine("step") as progress:
+        trained = train_selector(
+            samples,
+            args.base,
+            field=args.field,
+            folder=args.folder,
+            config=config,
+            validation_view=validation,
+            clip_path=args.clip_path,
+            progress=progress,
+        )
     print(trained)
     return 0

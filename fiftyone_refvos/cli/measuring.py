@@ -67,16 +67,17 @@ def add_compare(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _evaluate(args: argparse.Namespace) -> int:
     from fiftyone_refvos.evaluate import evaluate
 
-    results = evaluate(
-        named_samples(args),
-        args.pred_field,
-        gt_field=args.gt_field,
-        eval_key=args.eval_key,
-        protocol=args.protocol,
-        num_workers=args.workers,
-        skip_failures=args.skip_failures,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        results = evaluate(
+            named_samples(args),
+            args.pred_field,
+            gt_field=args.gt_field,
+            eval_key=args.eval_key,
+            protocol=args.protocol,
+            num_workers=args.workers,
+            skip_failures=args.skip_failures,
+            progress=progress,
+        )
     results.print_report()
     return 1 if results.failures else 0
 
@@ -84,14 +85,15 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _pseudo_labels(args: argparse.Namespace) -> int:
     from fiftyone_refvos.pseudo_labels import make_pseudo_labels
 
-    labels = make_pseudo_labels(
-        named_samples(args),
-        args.pred_field,
-        args.gt_field,
-        absent_policy=args.absent_policy,
-        skip_failures=args.skip_failures,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        labels = make_pseudo_labels(
+            named_samples(args),
+            args.pred_field,
+            args.gt_field,
+            absent_policy=args.absent_policy,
+            skip_failures=args.skip_failures,
+            progress=progress,
+        )
     print(labels)
     for failure in labels.failures:
         print(f"  failed: {failure.error}")
@@ -105,13 +107,14 @@ def _find_failures(args: argparse.Namespace) -> int:
 
     samples = named_samples(args)
     check_new_view(samples, args.save_view)
-    view = find_failures(
-        samples,
-        args.name,
-        kind=args.kind,
-        skip_failures=args.skip_failures,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        view = find_failures(
+            samples,
+            args.name,
+            kind=args.kind,
+            skip_failures=args.skip_failures,
+            progress=progress,
+        )
     print(failure_table(view, args.name))
     save_view(view, args.save_view)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Self
 
 from fiftyone_refvos.segment import Progress
 
@@ -13,6 +14,8 @@ _EVERY = 60.0  # seconds between lines where there is no terminal
 class ProgressLine:
     """Tells progress on stderr: over one line of a terminal; in files and pipes in a line of its own each minute.
 
+    The line of a terminal ends with the work, or with the `with` block where the work stops sooner.
+
     Args:
         counted: of what there are so many
     """
@@ -21,11 +24,26 @@ class ProgressLine:
         self._counted = counted
         self._terminal = sys.stderr.isatty()
         self._due = time.monotonic() + _EVERY
+        self._open = self._done = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            print(file=sys.stderr, flush=True)
+            self._open = False
 
     def __call__(self, progress: Progress) -> None:
         line = f"{self._counted} {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
         if self._terminal:
-            print(f"\r{line}", end="\n" if progress.fraction >= 1 else "", file=sys.stderr, flush=True)
+            self._write_over(line, done=progress.fraction >= 1)
         elif time.monotonic() >= self._due:
             self._due = time.monotonic() + _EVERY
             print(line, file=sys.stderr, flush=True)
+
+    def _write_over(self, line: str, *, done: bool) -> None:
+        if done and self._done:  # the end may be told twice
+            return
+        print(f"\r{line}", end="\n" if done else "", file=sys.stderr, flush=True)
+        self._open, self._done = not done, done

@@ -57,16 +57,17 @@ def _segment(args: argparse.Namespace) -> int:
 
     from fiftyone_refvos.segment import segment
 
-    report = segment(
-        named_samples(args),
-        foz.load_zoo_model(args.model, **model_options(args)),
-        label_field=args.label_field,
-        prompts=args.prompts,
-        prompt_field=args.prompt_field,
-        key_frames=args.key_frames,
-        overwrite=args.overwrite,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        report = segment(
+            named_samples(args),
+            foz.load_zoo_model(args.model, **model_options(args)),
+            label_field=args.label_field,
+            prompts=args.prompts,
+            prompt_field=args.prompt_field,
+            key_frames=args.key_frames,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
     print(report)
     return 1 if report.failures else 0
 

@@ -105,19 +105,20 @@ def _train(args: argparse.Namespace) -> int:
     sampling = SamplingConfig(no_target=args.no_target)
     config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, "sampling": sampling, **given_numbers(args)})
     samples, validation = _held_out(args, config.seed)
-    trained = train(
-        samples,
-        args.model,
-        folder=args.folder,
-        config=config,
-        validation_view=validation,
-        masklets_field=args.masklets_field,
-        validation_field=args.validation_field,
-        min_iou=args.min_iou,
-        checkpoint=args.checkpoint,
-        clip_path=args.clip_path,
-        progress=ProgressLine("step"),
-    )
+    with ProgressLine("step") as progress:
+        trained = train(
+            samples,
+            args.model,
+            folder=args.folder,
+            config=config,
+            validation_view=validation,
+            masklets_field=args.masklets_field,
+            validation_field=args.validation_field,
+            min_iou=args.min_iou,
+            checkpoint=args.checkpoint,
+            clip_path=args.clip_path,
+            progress=progress,
+        )
     print(trained)
     return 0
 
@@ -129,16 +130,17 @@ def _train_mllmseg(args: argparse.Namespace) -> int:
     given["sampling"] = SamplingConfig(expressions=args.expressions, wording=args.wording, no_target=True)
     config = MllmsegTrainingConfig.of_length(**given, measure=args.measure)
     samples, validation = _held_out(args, config.seed)
-    trained = train_mllmseg(
-        samples,
-        args.base,
-        folder=args.folder,
-        config=config,
-        validation_view=validation,
-        masks_field=args.masks_field,
-        validation_field=args.validation_field,
-        progress=ProgressLine("step"),
-    )
+    with ProgressLine("step") as progress:
+        trained = train_mllmseg(
+            samples,
+            args.base,
+            folder=args.folder,
+            config=config,
+            validation_view=validation,
+            masks_field=args.masks_field,
+            validation_field=args.validation_field,
+            progress=progress,
+        )
     print(trained)
     return 0
 

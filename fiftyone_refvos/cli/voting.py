@@ -51,15 +51,16 @@ def _vote(args: argparse.Namespace) -> int:
     samples = named_samples(args)
     check_new_view(samples, args.save_view)
     weights: Weights | None = dict(args.weight) if args.weight else None
-    report = vote(
-        samples,
-        args.fields,
-        label_field=args.label_field,
-        rule=args.rule,
-        weights="predicted_iou" if args.by_predicted_iou else weights,
-        overwrite=args.overwrite,
-        progress=ProgressLine(),
-    )
+    with ProgressLine() as progress:
+        report = vote(
+            samples,
+            args.fields,
+            label_field=args.label_field,
+            rule=args.rule,
+            weights="predicted_iou" if args.by_predicted_iou else weights,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
     print(report)
     if args.save_view:
         save_view(most_disputed(samples, args.label_field), args.save_view)
