@@ -28,7 +28,7 @@ from scripts.kfs_tiny.labels import label
 from scripts.kfs_tiny.stages import FRESH, LABELS, VIDEOS, Stage, check_labelled, held_out, stages
 from scripts.make_kfs_base import main as write_base
 
-NUM_VIDEOS, NUM_FRESH = 1000, 1400
+NUM_VIDEOS, NUM_FRESH = 1000, 1800
 SEEDS = (0, 1, 2)
 GLUS_TINY = SHIPPED / "glus-tiny"
 

@@ -43,8 +43,8 @@ def stages(seed: int) -> tuple[Stage, ...]:
     """The stages in their order; that of CLIP is the same for all seeds."""
     return (
         Stage("tokens", _config(3000, 1e-3, 0, warm_up=50), tokens, ranks=False),
-        Stage(f"seen-{seed}", _config(3000, 5e-4, seed), on_what_is_seen),
-        Stage(f"ious-{seed}", _config(600, 2e-4, seed), on_labels),
+        Stage(f"seen-{seed}", _config(4500, 5e-4, seed), on_what_is_seen),
+        Stage(f"ious-{seed}", _config(1200, 2e-4, seed), on_labels),
     )
 
 
