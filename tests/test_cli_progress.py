@@ -10,9 +10,9 @@ from fiftyone_refvos.segment import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that `told` lets pass before each video."""
+    """What the line, and nothing else, takes for the time; `told` moves it. Elsewhere time has to go on."""
     now = [1000.0]
-    monkeypatch.setattr("fiftyone_refvos.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fiftyone_refvos.cli.progress.monotonic", lambda: now[0])
     return now
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from time import monotonic
 from typing import Self
 
 from fiftyone_refvos.segment import Progress
@@ -23,7 +23,7 @@ class ProgressLine:
     def __init__(self, counted: str = "video") -> None:
         self._counted = counted
         self._terminal = sys.stderr.isatty()
-        self._due = time.monotonic() + _EVERY
+        self._due = monotonic() + _EVERY
         self._open = self._done = False
 
     def __enter__(self) -> Self:
@@ -38,8 +38,8 @@ class ProgressLine:
         line = f"{self._counted} {progress.video}/{progress.num_videos}, {progress.fraction:4.0%}"
         if self._terminal:
             self._write_over(line, done=progress.fraction >= 1)
-        elif time.monotonic() >= self._due:
-            self._due = time.monotonic() + _EVERY
+        elif monotonic() >= self._due:
+            self._due = monotonic() + _EVERY
             print(line, file=sys.stderr, flush=True)
 
     def _write_over(self, line: str, *, done: bool) -> None:
