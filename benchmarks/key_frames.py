@@ -290,8 +290,8 @@ def table(rows: Sequence[Row], trainings: Sequence[str], options: argparse.Names
         "",
         "## Rank correlation with the true IoU of the masks from the first frame",
         "",
-        f"Mean over the expressions whose true IoU (0 where no object is) differs by {SPREAD} between its 10th and "
-        f"90th percentile. Required of {OURS}: {REQUIRED} over {VIDEOS} videos; it has "
+        f"Mean over the expressions whose true IoU (0 where no object is) differs by at least {SPREAD} between its "
+        f"10th and 90th percentile. Required of {OURS}: {REQUIRED} over {VIDEOS} videos; it has "
         f"{_rank_estimate(rows)} (± standard error over the expressions).",
         "",
         f"| expressions | with such a difference | of videos | {' | '.join((*trainings, *FOR_MOTION))} |",

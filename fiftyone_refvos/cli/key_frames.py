@@ -8,7 +8,7 @@ from typing import Any
 
 from fiftyone_refvos.cli.options import add_samples, named_samples
 from fiftyone_refvos.cli.progress import ProgressLine
-from fiftyone_refvos.cli.training import add_numbers, given_numbers
+from fiftyone_refvos.cli.training import add_numbers, given_numbers, held_out
 from fiftyone_refvos.key_frames import WITHOUT_WEIGHTS
 from fiftyone_refvos.models.registry import SELECTORS
 from fiftyone_refvos.training.config import SamplingConfig
@@ -128,7 +128,6 @@ def _quality(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from fiftyone_refvos.training.selector.train import train_selector
-    from fiftyone_refvos.training.train import hold_out
 
     given: dict[str, Any] = {**given_numbers(args), "trainable": args.trainable}
     if args.trainable != "published":
@@ -137,11 +136,7 @@ def _train(args: argparse.Namespace) -> int:
         given["context_frames"] = tuple(args.context_frames)
     given["sampling"] = SamplingConfig(wording=args.wording)
     config = SelectorTrainingConfig.of_length(**{"steps": _RECIPE.steps, **given})
-    samples, validation = named_samples(args), None
-    if args.validation_view:
-        validation = samples._root_dataset.load_saved_view(args.validation_view)
-    elif args.validation_share is not None:
-        samples, validation = hold_out(samples, args.validation_share, seed=config.seed)
+    samples, validation = held_out(args, config.seed)
     with ProgressLine("step") as progress:
         trained = train_selector(
             samples,

@@ -104,7 +104,7 @@ def _train(args: argparse.Namespace) -> int:
 
     sampling = SamplingConfig(no_target=args.no_target)
     config = TrainingConfig.of_length(**{"steps": _RECIPE.steps, "sampling": sampling, **given_numbers(args)})
-    samples, validation = _held_out(args, config.seed)
+    samples, validation = held_out(args, config.seed)
     with ProgressLine("step") as progress:
         trained = train(
             samples,
@@ -129,7 +129,7 @@ def _train_mllmseg(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {"steps": RECIPE_STEPS[args.task], **given_numbers(args), "trainable": args.trainable}
     given["sampling"] = SamplingConfig(expressions=args.expressions, wording=args.wording, no_target=True)
     config = MllmsegTrainingConfig.of_length(**given, measure=args.measure)
-    samples, validation = _held_out(args, config.seed)
+    samples, validation = held_out(args, config.seed)
     with ProgressLine("step") as progress:
         trained = train_mllmseg(
             samples,
@@ -145,7 +145,7 @@ def _train_mllmseg(args: argparse.Namespace) -> int:
     return 0
 
 
-def _held_out(
+def held_out(
     args: argparse.Namespace, seed: int
 ) -> tuple[fo.Dataset | fo.DatasetView, fo.Dataset | fo.DatasetView | None]:
     """What to train on, and what to validate on, as the arguments say."""
